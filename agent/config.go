@@ -29,6 +29,9 @@ import (
 type Config struct {
 	// Server is the control plane's agent address, host:port.
 	Server string `yaml:"server"`
+	// Mode is what is attested of who comes to the sockets: processes of a host, or one
+	// task as a whole. Default ModeHost.
+	Mode Mode `yaml:"mode"`
 	// TrustDomain that the server must belong to; learned from the join where empty.
 	TrustDomain string `yaml:"trust_domain"`
 	// TokenFile holds the join token, "-" is standard input. Where it is empty,
@@ -110,7 +113,7 @@ type Proxy struct {
 	User string      `yaml:"user"`
 	as   *child.User // of User; nil is the agent's own
 	// Bind is the IP address of its listeners, a loopback or host address other
-	// than App: both serve the same ports.
+	// than App: both serve the same ports. In a task by default the task's own.
 	Bind string `yaml:"bind"`
 	// App is the IP address of the application behind it, or unix:/folder/{port}.sock
 	// where it listens on a Unix socket for each port. Default 127.0.0.1.
@@ -151,7 +154,8 @@ func DefaultConfig() Config { return Config{Metrics: defaultMetrics} }
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
-	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir())
+	c.Mode = cmp.Or(c.Mode, ModeHost)
+	c.DataDir = cmp.Or(c.DataDir, c.Mode.dataDir())
 	c.SocketDir = cmp.Or(c.SocketDir, defaultSocketDir)
 	c.Envoy = cmp.Or(c.Envoy, "envoy")
 	c.DrainTime = cmp.Or(c.DrainTime, defaultDrain)
@@ -207,6 +211,7 @@ func (c Config) Validate() error {
 			refuse("trust_domain", "%v", err)
 		}
 	}
+	c.Mode.validate(c, refuse)
 	c.validateJoin(refuse, lacks)
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
@@ -258,7 +263,7 @@ func (c Config) Validate() error {
 			egress[at] = p.Name
 		}
 		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", cmp.Or(p.VirtualNode, p.VirtualGateway)}, {"bind", p.Bind}} {
-			if field.value == "" {
+			if field.value == "" && (field.key != "bind" || !c.Mode.task()) {
 				lacks(key+"."+field.key, "is missing")
 			}
 		}

@@ -7,3 +7,10 @@ var CPUOf = authzproc.CPUOf
 
 // PeerMode is how this kernel lets peers be attested.
 var PeerMode = peerMode
+
+// OnAHost says whether the agents that are run from now on are in a host's network namespace.
+func OnAHost(is bool) (restore func()) {
+	before := inHostNamespace
+	inHostNamespace = func() bool { return is }
+	return func() { inHostNamespace = before }
+}

@@ -56,8 +56,8 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 		h.applications, err = wayout.Remembered(cfg.DataDir)
 		errs = append(errs, err)
 	}
-	h.peerMode, err = peerMode(cfg.RefuseLegacyPeers)
-	errs = append(errs, err)
+	h.peerMode, err = cfg.peerMode()
+	errs = append(errs, err, cfg.Mode.ownNamespace())
 	if h.sockets, err = listen(ctx, cfg); err != nil {
 		errs = append(errs, err)
 	}
@@ -65,6 +65,14 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 		errs = append(errs, err)
 	}
 	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
+}
+
+// peerMode is how peers are attested here.
+func (c Config) peerMode() (api.Report_PeerMode, error) {
+	if c.Mode.task() {
+		return api.Report_TASK, nil
+	}
+	return peerMode(c.RefuseLegacyPeers)
 }
 
 // peerMode is how this kernel lets peers be attested.
@@ -158,7 +166,8 @@ func Check(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg, err := cfg.withUsers()
-	errs := append(tryProxies(ctx, cfg), err)
+	cfg, unknown := cfg.withAddress(ctx)
+	errs := append(tryProxies(ctx, cfg), err, unknown)
 	joined, running, err := checkDataDir(cfg.DataDir)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
@@ -169,8 +178,8 @@ func Check(ctx context.Context, cfg Config) error {
 		_, err = wayout.Remembered(cfg.DataDir)
 		errs = append(errs, err)
 	}
-	_, err = peerMode(cfg.RefuseLegacyPeers)
-	errs = append(errs, err)
+	_, err = cfg.peerMode()
+	errs = append(errs, err, cfg.Mode.ownNamespace())
 	if !running {
 		errs = append(errs, checkFree(ctx, cfg)...)
 	}

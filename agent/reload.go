@@ -28,6 +28,9 @@ func (a *agent) reload(ctx context.Context, next Config) error {
 	if err != nil {
 		return err
 	}
+	if next, err = next.withAddress(ctx); err != nil {
+		return err
+	}
 	if keys := fixedKeys(a.cfg, next); len(keys) > 0 {
 		return fmt.Errorf("%s cannot be changed by a reload: restart the agent for that", strings.Join(keys, ", "))
 	}

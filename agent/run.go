@@ -49,6 +49,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
+	cfg, err = cfg.withAddress(ctx)
+	if err != nil {
+		return fmt.Errorf("agent: configuration: %w", err)
+	}
 	source, err := cfg.ways().Take(os.Stdin)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
@@ -126,7 +130,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		return s != nil && s.NamesUser(uid)
 	}
 	a.attestor = &attestation.Attestor{
-		Supervised: children.Supervised, Started: children.Has, RefuseLegacy: a.cfg.RefuseLegacyPeers,
+		Supervised: children.Supervised, Started: children.Has, Task: cfg.Mode.task(), RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
 			s := u.state.Load()
 			return s != nil && s.WantsHash(others)
@@ -149,13 +153,13 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.relay.AllowFiles(filesOf(cfg.Proxies))
 	a.upstream = upstream.New(upstream.Config{
 		Conn: u.line.Conn(), Cut: u.line.Cut, Keeper: u.keeper, Standing: u.enrol, State: &u.state, Connected: &u.connected,
-		Own: a.relay.Own, LogDir: cfg.AccessLogDir, Up: m.upstream, Log: log,
+		Own: a.relay.Own, Check: cfg.Mode.check(), LogDir: cfg.AccessLogDir, Up: m.upstream, Log: log,
 	})
 	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests, m.refused.WithLabelValues("authz"))
 	changed := &watched.Value[int]{}
 	change := func() { changed.Update(func(n int) int { return n + 1 }) }
 	a.wayOut = wayout.New(wayout.Config{
-		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
+		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Task: cfg.Mode.task(), Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
 	})
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests, XDSSocket: socks.path(xdsSocket),

@@ -35,17 +35,25 @@ func (s *sockets) all() map[string]**net.UnixListener {
 }
 
 // listen opens the sockets. Everyone on the host may connect: who they are is
-// attested, and no file mode could tell a proxy from an application.
+// attested, and no file mode could tell a proxy from an application. A task is told from
+// others by who may enter the folder.
 func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	s := &sockets{dir: cfg.SocketDir}
-	// Others may pass through the folder and not list it.
-	if err := os.MkdirAll(s.dir, 0o711); err != nil { //nolint:gosec // see above
+	if err := os.MkdirAll(s.dir, cfg.Mode.folderMode()); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	// Whoever could put other sockets in the place of ours would be asked for
 	// keys and decisions by every workload and proxy.
 	if err := private.Folder(s.dir, private.Self()); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	if cfg.Mode.task() { // whatever the volume was
+		if err := os.Chmod(s.dir, cfg.Mode.folderMode()); err != nil {
+			return nil, fmt.Errorf("socket_dir: %w", err)
+		}
+	}
+	if err := cfg.letIn(); err != nil {
+		return nil, err
 	}
 	proxies := filepath.Join(s.dir, "proxies")
 	if err := os.MkdirAll(proxies, 0o711); err != nil { //nolint:gosec // see above; each proxy has a folder of its own in it

@@ -35,6 +35,8 @@ const (
 	Report_PIDFD       Report_PeerMode = 1
 	// the kernel has no SO_PEERPIDFD.
 	Report_LEGACY Report_PeerMode = 2
+	// peers are not told apart: the task that the agent is in is attested as a whole.
+	Report_TASK Report_PeerMode = 3
 )
 
 // Enum value maps for Report_PeerMode.
@@ -43,11 +45,13 @@ var (
 		0: "UNSPECIFIED",
 		1: "PIDFD",
 		2: "LEGACY",
+		3: "TASK",
 	}
 	Report_PeerMode_value = map[string]int32{
 		"UNSPECIFIED": 0,
 		"PIDFD":       1,
 		"LEGACY":      2,
+		"TASK":        3,
 	}
 )
 
@@ -2155,7 +2159,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x06filter\x18\x02 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"`\n" +
 	"\x0fDecisionsAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x127\n" +
-	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\x81\x04\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\x8b\x04\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
@@ -2167,12 +2171,13 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\x121\n" +
 	"\x05views\x18\t \x03(\v2\x1b.signet.v1alpha1.ViewStatusR\x05views\x12\x1c\n" +
 	"\treturning\x18\n" +
-	" \x01(\bR\treturning\"2\n" +
+	" \x01(\bR\treturning\"<\n" +
 	"\bPeerMode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PIDFD\x10\x01\x12\n" +
 	"\n" +
-	"\x06LEGACY\x10\x02B\f\n" +
+	"\x06LEGACY\x10\x02\x12\b\n" +
+	"\x04TASK\x10\x03B\f\n" +
 	"\n" +
 	"_peer_mode\"\xe6\x01\n" +
 	"\n" +

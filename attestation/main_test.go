@@ -2,6 +2,7 @@ package attestation_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -167,12 +168,26 @@ func playAttest(socket string) error {
 	}
 	_, err = new(attestation.Attestor).Peer(c)
 	_, legacy := attestation.ForceLegacy(new(attestation.Attestor)).Peer(c)
+	p, inTask := (&attestation.Attestor{Task: true, Supervised: new(attestation.Children).Supervised}).Peer(c)
+	if err := errors.Join(inTask, sayPeer(p)); err != nil {
+		return err
+	}
 	if errors.Is(err, attestation.ErrInvisible) && errors.Is(legacy, attestation.ErrInvisible) {
 		fmt.Println("invisible invisible")
 		return nil
 	}
 	fmt.Println(err, legacy)
 	return nil
+}
+
+// sayPeer says what a task's agent makes of a peer.
+func sayPeer(p *attestation.Peer) error {
+	has, here, err := p.Look(context.Background())
+	if err != nil {
+		return err
+	}
+	fmt.Println(p.Mode(), p.PID(), has.Strings(), here)
+	return errors.Join(p.Alive(), p.Close())
 }
 
 // private keeps this namespace's mounts from the one it came from. In a chroot

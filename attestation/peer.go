@@ -21,6 +21,10 @@ const (
 	// 6.5. A process that exited in between could have given its pid to another;
 	// what both have in common (user, group) is checked, and the mode reported.
 	ModeLegacy = "legacy"
+	// ModeTask: what is attested is the task as a whole. Whoever can open the socket is in
+	// it, and its processes are not told apart, except for the proxies that the agent
+	// started: a process of another container has no process id here.
+	ModeTask = "task"
 )
 
 // Attestor makes peers of connections. The zero value works.
@@ -35,6 +39,9 @@ type Attestor struct {
 	// WantsHash reports whether something hangs on the hash of a program that has the
 	// other selectors. Nil: of any. It is called for every answer, from any goroutine.
 	WantsHash func(others identity.Selectors) bool
+	// Task is set where all who can open the sockets are one task, which is attested as a
+	// whole (ModeTask).
+	Task bool
 	// RefuseLegacy refuses every peer where the kernel has no SO_PEERPIDFD.
 	RefuseLegacy bool
 
@@ -73,7 +80,7 @@ func (a *Attestor) Peer(c *net.UnixConn) (*Peer, error) {
 	p := &Peer{attestor: a, pidfd: -1}
 	var inner error
 	err = raw.Control(func(fd uintptr) { inner = p.open(int(fd)) })
-	if err = errors.Join(err, inner); err == nil {
+	if err = errors.Join(err, inner); err == nil && !a.Task {
 		err = p.remember()
 	}
 	if err != nil {
@@ -89,7 +96,14 @@ func (p *Peer) open(socket int) error {
 	if err != nil {
 		return err
 	}
-	return p.openProcess(socket, pid)
+	err = p.openProcess(socket, pid)
+	if p.attestor.Task {
+		p.mode = ModeTask
+		if errors.Is(err, ErrInvisible) { // of another container
+			return nil
+		}
+	}
+	return err
 }
 
 // credentials fills in user and group, which the kernel has of every peer. It is the
@@ -180,13 +194,20 @@ const selectorsTime = 5 * time.Second
 // connected; these are looked at before and after, so that everything in
 // between is of the process that connected.
 func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
+	if p.attestor.Task {
+		return p.inTask(ctx)
+	}
 	return p.look(ctx, func(*proc) error { return nil })
 }
 
 // Look is Selectors, and whether the process is in this one's network namespace. That is read
 // from the process, too: where it cannot be, there is an error, and nobody's word takes its
-// place.
+// place. A task has one network namespace.
 func (p *Peer) Look(ctx context.Context) (has identity.Selectors, sameNetwork bool, err error) {
+	if p.attestor.Task {
+		has, err = p.inTask(ctx)
+		return has, err == nil, err
+	}
 	has, err = p.look(ctx, func(proc *proc) error {
 		var theirs, ours unix.Stat_t
 		if err := errors.Join(unix.Fstatat(proc.dir, "ns/net", &theirs, 0), unix.Stat("/proc/self/ns/net", &ours)); err != nil {
@@ -216,6 +237,30 @@ func (p *Peer) look(ctx context.Context, also func(*proc) error) (identity.Selec
 		return nil, fmt.Errorf("attest peer %d: %w", p.pid, p.orGone(err))
 	}
 	return sels, nil
+}
+
+// inTask is Selectors where the task is the unit. Nothing is read from the /proc of the
+// process: it may have none here, and the agent no right to.
+func (p *Peer) inTask(ctx context.Context) (identity.Selectors, error) {
+	if err := p.Alive(); err != nil {
+		return nil, fmt.Errorf("attest peer %d: %w", p.pid, err)
+	}
+	if err := p.acquire(); err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var has identity.Selectors
+	for _, w := range workloads {
+		if !w.task {
+			continue
+		}
+		more, err := w.of(ctx, p, nil, has)
+		if err != nil {
+			return nil, err
+		}
+		has = append(has, more...)
+	}
+	return has, nil
 }
 
 func (p *Peer) read(ctx context.Context, proc *proc, also func(*proc) error) (identity.Selectors, error) {
@@ -279,11 +324,14 @@ func (p *Peer) Alive() error {
 		return err
 	}
 	defer p.release()
+	if p.pidfd < 0 { // of another container of the task: its end shows by that of the connection
+		return nil
+	}
 	return alive(p.pidfd)
 }
 
-// PID of the process as seen from here. It is for people to read: decisions go
-// by the pidfd.
+// PID of the process as seen from here, 0 where it is not. It is for people to read:
+// decisions go by the pidfd.
 func (p *Peer) PID() int { return p.pid }
 
 // Proxy is which proxy of the agent's own the process is, if any. It is cheap, and
@@ -319,7 +367,7 @@ func (a *Attestor) Proxy(c *net.UnixConn) (name string, ok bool) {
 // UID is the effective user at connect(2).
 func (p *Peer) UID() uint32 { return p.uid }
 
-// Mode is ModePidfd or ModeLegacy.
+// Mode is ModePidfd, ModeLegacy or ModeTask.
 func (p *Peer) Mode() string { return p.mode }
 
 // Close lets go of the process. It does not wait for a call under way, and may

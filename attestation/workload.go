@@ -2,6 +2,7 @@ package attestation
 
 import (
 	"context"
+	"fmt"
 	"maps"
 
 	"signet.example/identity"
@@ -16,11 +17,19 @@ type workload struct {
 	of func(ctx context.Context, p *Peer, proc *proc, has identity.Selectors) (identity.Selectors, error)
 	// forms are all selectors that it gives; an entry with another one is refused.
 	forms identity.Forms
+	// task reports whether it is one of a task, too, where proc is nil.
+	task bool
 }
 
 // workloads are all methods, cheap ones first: whether a program is hashed depends
 // on what else it has.
-var workloads = []workload{{ofUnix, unixForms}, {ofSupervisor, supervisorForms}, {ofSystemd, systemdForms}, {ofHash, hashForms}}
+var workloads = []workload{
+	{of: ofUnix, forms: unixForms},
+	{of: ofSupervisor, forms: supervisorForms, task: true},
+	{of: ofUnit, forms: unitForms, task: true},
+	{of: ofSystemd, forms: systemdForms},
+	{of: ofHash, forms: hashForms},
+}
 
 // CheckWorkload refuses selectors of an Entry or a Binding that no process can have by
 // any method. Its errors are at the fields of their specs.
@@ -30,6 +39,24 @@ func CheckWorkload(selectors []string) error {
 		maps.Copy(all, w.forms)
 	}
 	return all.Check(selectors)
+}
+
+// theTask is what every process of a task has except for the agent's own proxies.
+var theTask = identity.Selector{Type: "signet", Value: "unit:task"}
+
+var unitForms = identity.Forms{"signet:unit": func(value string) error {
+	if value != "task" {
+		return fmt.Errorf("want %s, the only unit that is attested as a whole", theTask)
+	}
+	return nil
+}}
+
+// ofUnit returns the unit that is attested as a whole, which no process of a host is in.
+func ofUnit(_ context.Context, p *Peer, _ *proc, has identity.Selectors) (identity.Selectors, error) {
+	if !p.attestor.Task || len(has) > 0 { // a proxy is no application
+		return nil, nil
+	}
+	return identity.Selectors{theTask}, nil
 }
 
 var supervisorForms = identity.Forms{"signet:proxy": identity.CheckName}

@@ -36,6 +36,15 @@ func adminFolder(dir string, u *child.User) error {
 	return os.Chmod(dir, 0o770) //nolint:gosec // for the proxy's own group
 }
 
+// LetThrough has a proxy's user, by its primary group, pass through a folder of ours that is
+// closed to everybody else.
+func LetThrough(dir string, u *child.User) error {
+	if err := giveGroup(dir, int(u.GID)); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o710) //nolint:gosec // for the proxy's own group
+}
+
 // giveGroup is chgrp by an owner who is not in the group: where there is no
 // CAP_CHOWN, CAP_SETGID lets one thread be in it for a moment, for files alone.
 func giveGroup(path string, gid int) error {

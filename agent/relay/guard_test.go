@@ -61,11 +61,11 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		bound bool
 		want  codes.Code
 	}{
-		"as it was":         {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil), true, codes.OK},
-		"another user":      {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
-		"another binding":   {resources.New(svidstest.Domain, resourcestest.Set(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
-		"no binding":        {resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil), true, codes.PermissionDenied},
-		"never bound":       {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil), false, codes.Internal},
+		"as it was":         {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil, resources.OfProcesses), true, codes.OK},
+		"another user":      {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", "unix:uid:4242")), nil, nil, resources.OfProcesses), true, codes.PermissionDenied},
+		"another binding":   {resources.New(svidstest.Domain, resourcestest.Set(t, web("b", mine)), nil, nil, resources.OfProcesses), true, codes.PermissionDenied},
+		"no binding":        {resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil, resources.OfProcesses), true, codes.PermissionDenied},
+		"never bound":       {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil, resources.OfProcesses), false, codes.Internal},
 		"no state any more": {nil, true, codes.Internal},
 	} {
 		r := aRelay(nil, &decided{})
@@ -98,7 +98,7 @@ func TestALookThatFailedIsNotABindingThatIsNotThere(t *testing.T) {
 	}
 	defer func() { _ = peer.Close() }()
 	r := aRelay(nil, &decided{})
-	r.config.State.Set(resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil))
+	r.config.State.Set(resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil, resources.OfProcesses))
 	out := &sentStream{}
 	g := &guard{ServerStream: out, peer: peer, relay: r, bound: true}
 	g.ctx, g.cancel = context.WithCancelCause(t.Context())

@@ -47,7 +47,7 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 	}
 	before, now := binding("a", "/opt/envoy-of-before"), binding("b", program)
 	bind := func(entries ...*api.Entry) {
-		s := resources.New(svidstest.Domain, resourcestest.Set(t, entries...), nil, nil)
+		s := resources.New(svidstest.Domain, resourcestest.Set(t, entries...), nil, nil, resources.OfProcesses)
 		r.config.State.Set(s)
 		r.review(s)
 	}

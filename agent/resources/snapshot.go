@@ -40,7 +40,14 @@ type Snapshot struct {
 	Own func(name string) (proxy.Ref, bool)
 	// Problems are resources that could not be used, for `signet check`.
 	Problems []string
+	check    Check
 }
+
+// Check refuses the selectors of an entry or binding that nobody here can have.
+type Check func(selectors []string, binding bool) error
+
+// OfProcesses is the Check of a host, which tells its processes apart.
+func OfProcesses(selectors []string, _ bool) error { return attestation.CheckWorkload(selectors) }
 
 // Types is what the agent subscribes to for itself.
 var Types = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIssuerType, ads.BanType}
@@ -48,8 +55,8 @@ var Types = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIssue
 // New reads a complete set of the agent's own resources; old is the state
 // before, or nil. A resource that cannot be used costs itself and no other one,
 // and is named.
-func New(td spiffeid.TrustDomain, set *ads.Set, view *ads.Resource, old *Snapshot) *Snapshot {
-	s := &Snapshot{TrustDomain: td, IDs: map[string]spiffeid.ID{}, since: map[string]uint64{}, Bans: map[string]bool{}, users: map[uint32]bool{}}
+func New(td spiffeid.TrustDomain, set *ads.Set, view *ads.Resource, old *Snapshot, check Check) *Snapshot {
+	s := &Snapshot{check: check, TrustDomain: td, IDs: map[string]spiffeid.ID{}, since: map[string]uint64{}, Bans: map[string]bool{}, users: map[uint32]bool{}}
 	each(s, set, ads.BanType, func(b *api.Ban) error {
 		s.Bans[b.GetSpiffeId()] = true
 		return nil
@@ -101,7 +108,7 @@ func (s *Snapshot) addEntry(e *api.Entry) error {
 	if plain.Name == svids.Own {
 		return errors.New("it has no name")
 	}
-	if err := attestation.CheckWorkload(plain.Selectors); err != nil {
+	if err := s.check(plain.Selectors, plain.IsBinding()); err != nil {
 		return fmt.Errorf("entry %q: %w", plain.Name, err)
 	}
 	s.since[plain.Name] = e.GetSince()

@@ -2,6 +2,7 @@ package resources
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -10,6 +11,7 @@ import (
 	"signet.example/agent/resources/resourcestest"
 	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
 )
@@ -27,7 +29,7 @@ func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
 		&api.Entry{Name: "everyone", SpiffeId: "spiffe://test.example/b"},
 		&api.Entry{Name: "unknown", SpiffeId: "spiffe://test.example/b", Selectors: []string{"cloud:zone:a"}},
 		&api.Entry{Name: "lie", SpiffeId: "spiffe://test.example/shop/other", Selectors: []string{"unix:uid:1"}, VirtualNode: node},
-	), nil, nil)
+	), nil, nil, OfProcesses)
 	if err := s.addEntry(&api.Entry{Name: svids.Own, SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1"}}); err == nil {
 		t.Error("an entry that has the agent's own place was taken")
 	}
@@ -40,12 +42,23 @@ func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
 	}
 }
 
+// What a task cannot tell of anybody must not look as if it were granted.
+func TestWhatAsksForAProcessIsRefusedAndNamedInATask(t *testing.T) {
+	s := New(td, resourcestest.Set(t,
+		&api.Entry{Name: "app", SpiffeId: "spiffe://test.example/a", Selectors: []string{"signet:unit:task"}},
+		&api.Entry{Name: "user", SpiffeId: "spiffe://test.example/b", Selectors: []string{"signet:unit:task", "unix:uid:1"}},
+	), nil, nil, attestation.CheckTask)
+	if len(s.Entries) != 1 || s.Entries[0].Name != "app" || len(s.Problems) != 1 || !strings.Contains(s.Problems[0], `entry "user": selector "unix:uid:1" is of one process`) {
+		t.Errorf("%v, %q", s.Entries, s.Problems)
+	}
+}
+
 func TestTheUsersThatEntriesAndBindingsAskForAreNamed(t *testing.T) {
 	s := New(td, resourcestest.Set(t,
 		&api.Entry{Name: "job", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1", "unix:gid:2"}},
 		&api.Entry{Name: "path", SpiffeId: "spiffe://test.example/b", Selectors: []string{"unix:path:/usr/bin/x"}},
 		&api.Entry{Name: "refused", SpiffeId: "spiffe://other.example/c", Selectors: []string{"unix:uid:3"}},
-	), nil, nil)
+	), nil, nil, OfProcesses)
 	for uid, want := range map[uint32]bool{0: false, 1: true, 2: false, 3: false} {
 		if s.NamesUser(uid) != want {
 			t.Errorf("user %d: %t", uid, !want)
@@ -66,7 +79,7 @@ func TestABannedIdentityIsGrantedToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(td, set, nil, nil)
+	s := New(td, set, nil, nil, OfProcesses)
 	if len(s.IDs) != 0 || !s.Bans["spiffe://test.example/a"] {
 		t.Errorf("granted: %v", s.IDs)
 	}
@@ -78,7 +91,7 @@ func TestASupervisedProxyIsTheNodeOfItsConfiguration(t *testing.T) {
 	bind := func(name, node, selector string) *api.Entry {
 		return &api.Entry{Name: "binding/" + name, SpiffeId: "spiffe://test.example/shop/" + node, Selectors: []string{selector}, VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: node}}
 	}
-	s := New(td, resourcestest.Set(t, bind("api", "api", "unix:uid:0"), bind("web", "web", "signet:proxy:web-1")), nil, nil)
+	s := New(td, resourcestest.Set(t, bind("api", "api", "unix:uid:0"), bind("web", "web", "signet:proxy:web-1")), nil, nil, OfProcesses)
 	has := identity.Selectors{{Type: "unix", Value: "uid:0"}, {Type: "signet", Value: "proxy:web-1"}}
 	if _, _, err := s.Binding(has, proxy.Ref{}); err == nil {
 		t.Error("the control: two nodes fit")
@@ -123,7 +136,7 @@ func TestANodeIDSelectsByMeshAndName(t *testing.T) {
 	s := New(td, resourcestest.Set(t, &api.Entry{
 		Name: "a", SpiffeId: "spiffe://test.example/shop/web", Selectors: []string{"unix:uid:1"},
 		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"},
-	}), nil, nil)
+	}), nil, nil, OfProcesses)
 	has := s.Bindings[0].Selectors
 	for ref, want := range map[proxy.Ref]bool{
 		proxy.Node("shop", "web"): true, {}: true, proxy.Node("other", "web"): false, proxy.Node("shop", "api"): false,

@@ -40,6 +40,8 @@ type Config struct {
 	Connected *watched.Value[bool]
 	// Own returns which virtual node a proxy is that the agent starts.
 	Own func(name string) (proxy.Ref, bool)
+	// Check refuses selectors that nobody here can have.
+	Check resources.Check
 	// LogDir is the folder that the operator names for access logs; "" for none.
 	LogDir string
 	// Up is 1 while the connection stands.
@@ -105,7 +107,7 @@ func (u *Upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) 
 		u.config.Log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
 	u.config.Standing.Keep(t)
-	s := resources.New(t.Roots.TrustDomain, set, view, u.config.State.Load())
+	s := resources.New(t.Roots.TrustDomain, set, view, u.config.State.Load(), u.config.Check)
 	s.Own = u.config.Own
 	for _, p := range s.Problems {
 		u.config.Log.WarnContext(ctx, "resource not usable", slog.String("err", p))

@@ -36,7 +36,7 @@ func (k *known) Renew(context.Context) (*svids.SVID, error) {
 func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 	root, log := svidstest.NewRoot(t), slog.New(slog.DiscardHandler)
 	keeper := svids.NewKeeper(nil, svids.NewMetrics(prometheus.NewRegistry()), log)
-	u := New(Config{Keeper: keeper, Standing: &known{trust: root.Trust(1)}, State: &watched.Value[*resources.Snapshot]{}, Log: log})
+	u := New(Config{Keeper: keeper, Standing: &known{trust: root.Trust(1)}, State: &watched.Value[*resources.Snapshot]{}, Check: resources.OfProcesses, Log: log})
 	keeper.Install(root.SVID(svids.Own, "/signet/agent/one"))
 	for _, path := range []string{"/kept", "/gone"} {
 		keeper.Install(root.SVID(path, path))
@@ -71,7 +71,7 @@ func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	log := slog.New(slog.DiscardHandler)
 	u := New(Config{
-		Conn: conn, Keeper: svids.NewKeeper(nil, svids.NewMetrics(prometheus.NewRegistry()), log), Connected: &watched.Value[bool]{},
+		Conn: conn, Keeper: svids.NewKeeper(nil, svids.NewMetrics(prometheus.NewRegistry()), log), Connected: &watched.Value[bool]{}, Check: resources.OfProcesses,
 		Up: prometheus.NewGauge(prometheus.GaugeOpts{Name: "up"}), Log: log,
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -38,7 +38,7 @@ type Proxies interface {
 	PortsOf(ref proxy.Ref, sh proxy.Shape, as svids.Name) ([]uint32, error)
 }
 
-// Config is what a server is made of. Every field is needed.
+// Config is what a server is made of. Every field except Task is needed.
 type Config struct {
 	// State is what the servers told the agent for itself; nil before the first.
 	State   *watched.Value[*resources.Snapshot]
@@ -48,6 +48,8 @@ type Config struct {
 	Known   Known
 	// Stay is told of a peer that may ask.
 	Stay func(*attestation.Peer)
+	// Task is set where the network namespace is one task's: who calls there is in the task.
+	Task bool
 	// Changed is told when a report may have become another one.
 	Changed func()
 	Metrics *Metrics
@@ -152,7 +154,7 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", a.node())
 	}
 	switch b := a.binding; {
-	case b.Applications.Anyone, !a.here && b.Applications.Namespace:
+	case b.Applications.Anyone, b.Applications.Namespace && (s.config.Task || !a.here):
 		return caller, nil
 	case !a.here:
 		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", a.node(), b.Name)
@@ -263,6 +265,8 @@ func (s *Server) speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
 		return Speaker{Who: "every process of the host", Problem: "Binding " + b.Name + " lets anyone call out as this virtual node"}
 	case sh.Egress.Socket != "":
 		return opens(sh.Egress, uid, b)
+	case a.Namespace && s.config.Task:
+		return Speaker{Who: "every process of the task"}
 	case !a.IsZero():
 		return Speaker{Who: "those whom Binding " + b.Name + " names", Problem: rootAmong(a.UIDs)}
 	}

@@ -112,7 +112,7 @@ func (a *asking) bound(applications map[string][]string) {
 			VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: node}, Applications: named,
 		})
 	}
-	s := resources.New(svidstest.Domain, resourcestest.Set(a.t, entries...), nil, nil)
+	s := resources.New(svidstest.Domain, resourcestest.Set(a.t, entries...), nil, nil, resources.OfProcesses)
 	if len(s.Problems) > 0 {
 		a.t.Fatal(s.Problems)
 	}
@@ -203,12 +203,27 @@ func TestAQuestionThatItsProxyGaveUpIsLateAndNotAboutNobody(t *testing.T) {
 	a.expect("nobody holds it", reasonGone)
 }
 
+// Elsewhere the namespace that the agent is in is a whole host.
+func TestTheNamespaceOfATaskCallsOutOnlyWhereItsBindingSaysSo(t *testing.T) {
+	a := newAsking(t)
+	a.proxy.shape = proxy.Shape{App: "127.0.0.77"}
+	a.bound(map[string][]string{"web": {"namespace"}})
+	a.expect("the agent's namespace on a host", reasonNotTheirs)
+	a.config.Task = true
+	a.expect("that of its task", "")
+	if who := a.Speaker(a.proxy.shape, us(), svids.Name{Entry: "web-proxy"}); who.Who != "every process of the task" || who.Problem != "" {
+		t.Errorf("a report says %+v", who)
+	}
+	a.bound(map[string][]string{"web": {userSelector(us() + 1)}})
+	a.expect("another user is named", reasonNotTheirs)
+}
+
 func TestNobodyCallsOutThroughAGateway(t *testing.T) {
 	a := newAsking(t)
 	s := resources.New(svidstest.Domain, resourcestest.Set(t, &api.Entry{
 		Name: "edge-proxy", SpiffeId: "spiffe://test.example/shop/edge", Selectors: []string{userSelector(us())},
 		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "edge", Gateway: true}, Applications: []string{"anyone"},
-	}), nil, nil)
+	}), nil, nil, resources.OfProcesses)
 	a.state.Set(s)
 	a.proxy.node = proxy.For("shop", "edge", true)
 	if _, err := a.decide(a.ctx, a.at); err == nil || !strings.Contains(err.Error(), "nobody calls out through a gateway") {

@@ -46,7 +46,7 @@ to have, and since when. CONFIG is one of
 func showProxies(c *cobra.Command, answer *api.AgentsResponse, node string, names []string) error {
 	v := view{
 		message: answer, header: []string{"proxy", "node", "state", "config", "acknowledged", "why"},
-		wide: []string{"agent", "host", "address", "version", "envoy", "restarts"},
+		wide: []string{"agent", "mode", "host", "address", "version", "envoy", "restarts"},
 		none: "no proxy is reported; proxies of an agent are in its configuration file",
 	}
 	found := map[string]bool{}
@@ -61,7 +61,7 @@ func showProxies(c *cobra.Command, answer *api.AgentsResponse, node string, name
 			config, state, at, why := configOf(a, p)
 			v.rows = append(v.rows, []string{
 				p.GetName(), of, state, config, at, why,
-				a.GetId(), a.GetHostname(), p.GetAddress(), short(p.GetConfigVersion()), p.GetEnvoyVersion(), fmt.Sprint(p.GetRestarts()),
+				a.GetId(), modeOf(a), a.GetHostname(), p.GetAddress(), short(p.GetConfigVersion()), p.GetEnvoyVersion(), fmt.Sprint(p.GetRestarts()),
 			})
 		}
 		if a.GetReport() != nil {
@@ -76,6 +76,14 @@ func showProxies(c *cobra.Command, answer *api.AgentsResponse, node string, name
 	answer.Agents = slices.DeleteFunc(answer.GetAgents(), func(a *api.AgentInfo) bool { return len(a.GetReport().GetProxies()) == 0 })
 	slices.SortFunc(v.rows, func(a, b []string) int { return cmp.Or(strings.Compare(a[1], b[1]), strings.Compare(a[0], b[0])) })
 	return show(c, v)
+}
+
+// modeOf is the mode of an agent: which unit it attests.
+func modeOf(a *api.AgentInfo) string {
+	if a.GetReport().GetPeerMode() == api.Report_TASK {
+		return "task"
+	}
+	return "host"
 }
 
 // configOf is whether a proxy has what it is to have, how it is, since when, and why it is not as it should be.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ func TestProxiesAreToldByWhatTheyHaveAndWhatTheyRefused(t *testing.T) {
 	node := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
 	answer := func() *api.AgentsResponse {
 		a := &api.AgentsResponse{Agents: []*api.AgentInfo{{
-			Id: "h-1", Connected: true, State: api.AgentInfo_CONNECTED.Enum(), Report: &api.Report{Proxies: []*api.ProxyStatus{
+			Id: "h-1", Connected: true, State: api.AgentInfo_CONNECTED.Enum(), Report: &api.Report{PeerMode: api.Report_TASK.Enum(), Proxies: []*api.ProxyStatus{
 				{Name: "good", VirtualNode: node, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_SYNCED.Enum(), ConfigVersion: "0123456789abcdef"},
 				{Name: "bad", VirtualNode: node, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_REJECTED.Enum(), Rejected: []*api.ResourceStatus{
 					{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "lds_ingress", Message: "no such\nfilter"}, {Name: "another"},
@@ -50,6 +51,14 @@ func TestProxiesAreToldByWhatTheyHaveAndWhatTheyRefused(t *testing.T) {
 		if got := strings.TrimRight(out.String(), "\n"); got != strings.Join(c.want, "\n") {
 			t.Errorf("node %q, names %q:\n%s", c.node, c.names, got)
 		}
+	}
+	cmd, out := newProxies(), &bytes.Buffer{}
+	cmd.SetOut(out)
+	if err := errors.Join(cmd.Flags().Set("output", "wide"), showProxies(cmd, answer(), "", []string{"good", "far"})); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "h-1    task") || !strings.Contains(got, "h-2    host") {
+		t.Errorf("an agent of a task is not told from that of a host:\n%s", got)
 	}
 	if err := showProxies(newProxies(), answer(), "", []string{"nobody"}); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("a proxy that is not there: %v", err)

@@ -28,6 +28,9 @@ func (l Look) reports() []*api.Finding {
 			continue
 		}
 		r, id := st.Report, st.SPIFFE
+		if r.GetPeerMode() == api.Report_TASK {
+			id += " (mode: task)"
+		}
 		for _, v := range r.GetSvids() {
 			list = append(list, ofSVID(l.Now, id, v)...)
 		}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+
+	"signet.example/agent/envoy"
+	"signet.example/agent/resources"
+	"signet.example/attestation"
+	"signet.example/internal/child"
+)
+
+// This file has what is another in a task than on a host: an ECS or Fargate task, or a pod,
+// with an agent of its own.
+
+// Mode is what the agent attests of who comes to its sockets.
+type Mode string
+
+const (
+	// ModeHost: one agent for a host, which tells its processes apart.
+	ModeHost Mode = "host"
+	// ModeTask: an agent inside a task. The task is attested as a whole: its boundary is
+	// its network namespace and the folder of the sockets, which nobody else enters.
+	ModeTask Mode = "task"
+)
+
+func (m Mode) task() bool { return m == ModeTask }
+
+// dataDir is the default of data_dir. A container's user often has no home.
+func (m Mode) dataDir() string {
+	if m.task() {
+		return "/var/lib/signet-agent"
+	}
+	return DefaultDataDir()
+}
+
+func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
+	switch {
+	case m != ModeHost && m != ModeTask:
+		refuse("mode", "want host or task, got %q", string(m))
+	case m.task() && c.RefuseLegacyPeers:
+		refuse("refuse_legacy_peers", "is for mode: host: in a task no peer is held by its process")
+	}
+}
+
+// check is what an entry may ask of processes here.
+func (m Mode) check() resources.Check {
+	if m.task() {
+		return attestation.CheckTask
+	}
+	return resources.OfProcesses
+}
+
+// folderMode is that of the folder of the sockets. On a host everybody may pass through it
+// and nobody list it; a task's is the task's alone.
+func (m Mode) folderMode() os.FileMode {
+	if m.task() {
+		return 0o700
+	}
+	return 0o711
+}
+
+// ownNamespace refuses a network namespace that is the host's: whoever is on the host would
+// be in the task.
+func (m Mode) ownNamespace() error {
+	if m.task() && inHostNamespace() {
+		return errors.New("mode: this is the network namespace of the host, and a task has one of its own (ECS: awsvpc; a pod without hostNetwork): run the agent there, or with mode: host here")
+	}
+	return nil
+}
+
+// inHostNamespace reports whether this is the first network namespace of the kernel: the
+// settings that all namespaces have in common are in that one alone.
+var inHostNamespace = func() bool {
+	_, err := os.Stat("/proc/sys/net/core/netdev_budget")
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// letIn has the users of a task's proxies pass through the folder of the sockets. They are
+// let in as a group, so that they must be of one.
+func (c Config) letIn() error {
+	if !c.Mode.task() {
+		return nil
+	}
+	var in *child.User
+	for i, p := range c.Proxies {
+		switch {
+		case !p.as.Other():
+		case in != nil && in.GID != p.as.GID:
+			return fmt.Errorf("proxies[%d].user: group %d, and the proxies before have group %d: one group is let into socket_dir of a task", i, p.as.GID, in.GID)
+		default:
+			in = p.as
+		}
+	}
+	if in == nil {
+		return nil
+	}
+	if err := envoy.LetThrough(c.SocketDir, in); err != nil {
+		return fmt.Errorf("socket_dir: %w", err)
+	}
+	return nil
+}
+
+// withAddress gives proxies of a task that name no address the task's own: by which it
+// reaches its server.
+func (c Config) withAddress(ctx context.Context) (Config, error) {
+	if !c.Mode.task() || !slices.ContainsFunc(c.Proxies, func(p Proxy) bool { return p.Bind == "" }) {
+		return c, nil
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", c.Server) // sends nothing
+	if err != nil {
+		return c, fmt.Errorf("proxies[].bind is left out, and the address by which %s is reached is not known: %w", c.Server, err)
+	}
+	own, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return c, err
+	}
+	c.Proxies = slices.Clone(c.Proxies)
+	for i := range c.Proxies {
+		if c.Proxies[i].Bind == "" {
+			c.Proxies[i].Bind = own
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("with %s, by which %s is reached, as bind: %w", own, c.Server, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,73 @@
+package agent_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"signet.example/agent"
+	"signet.example/api"
+)
+
+// inTask has the agents of a test be in a task's network namespace.
+func inTask(t *testing.T) func(*agent.Config) {
+	t.Cleanup(agent.OnAHost(false))
+	return func(c *agent.Config) { c.Mode = agent.ModeTask }
+}
+
+func TestATaskIsAttestedAsAWholeAndItsFolderIsClosed(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{entry("app", "/shop/app", "signet:unit:task"), entry("process", "/shop/process", self(t))}
+	}, inTask(t))
+	r.await("an SVID", func() bool {
+		m, err := r.fetchOnce()
+		if err != nil {
+			return false
+		}
+		if len(m.GetSvids()) != 1 || m.GetSvids()[0].GetSpiffeId() != "spiffe://test.example/shop/app" {
+			t.Fatalf("%v", m.GetSvids())
+		}
+		return true
+	})
+	r.await("a report", func() bool {
+		return r.lastReport().GetPeerMode() == api.Report_TASK && len(r.lastReport().GetOwn()) > 0
+	})
+	if found := strings.Join(r.lastReport().GetFindings(), "\n"); !strings.Contains(found, "of one process, and a task is attested as a whole") {
+		t.Errorf("findings: %s", found)
+	}
+	if info, err := os.Stat(r.dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder of the sockets: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestAnAgentInAHostsNamespaceIsNoTasks(t *testing.T) {
+	t.Cleanup(agent.OnAHost(true))
+	dir := t.TempDir()
+	cfg := agent.Config{Server: "127.0.0.1:1", Mode: agent.ModeTask, SocketDir: filepath.Join(dir, "s"), DataDir: filepath.Join(dir, "d")}
+	err := agent.Check(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "mode: this is the network namespace of the host") {
+		t.Errorf("%v", err)
+	}
+	cfg.Mode = agent.ModeHost
+	if err := agent.Check(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "mode:") {
+		t.Errorf("on a host: %v", err)
+	}
+}
+
+func TestAModeThatThereIsNotAndKeysOfTheOtherAreRefused(t *testing.T) {
+	for want, cfg := range map[string]agent.Config{
+		`mode: want host or task, got "pod"`:     {Mode: "pod"},
+		"refuse_legacy_peers: is for mode: host": {Mode: agent.ModeTask, RefuseLegacyPeers: true},
+		"proxies[0].bind: is missing":            {Proxies: []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web"}}},
+	} {
+		cfg.Server, cfg.DataDir = "mesh:8443", "/tmp/d"
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	task := agent.Config{Server: "mesh:8443", Mode: agent.ModeTask, Proxies: []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web"}}}
+	if err := task.Validate(); err != nil {
+		t.Errorf("a task without bind: %v", err)
+	}
+}

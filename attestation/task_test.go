@@ -1,0 +1,81 @@
+package attestation_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/attestation"
+)
+
+func TestInATaskWhoeverOpensTheSocketIsTheTaskAndTheAgentsProxyIsItself(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		var children attestation.Children
+		a.Task, a.Supervised = true, children.Supervised
+		pidfd := -1
+		child, conn := s.connect(t, withPidfd(&pidfd))
+		defer func() { _ = unix.Close(pidfd) }() // nothing is lost
+		p := peerOf(t, a, conn)
+		is := func(want string) {
+			t.Helper()
+			if got := strings.Join(selectors(t, p).Strings(), " "); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+		is("signet:unit:task")
+		remove, err := children.Add(pidfd, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		is("signet:proxy:web")
+		remove()
+		is("signet:unit:task")
+		child.order("exec "+s.program, "idle")
+		is("signet:unit:task") // it is in the task, whatever it runs
+		if p.Mode() != attestation.ModeTask {
+			t.Errorf("held by %s", p.Mode())
+		}
+		child.exit()
+		if _, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("of a process that is gone: %v", err)
+		}
+	})
+}
+
+func TestNoProcessOfAHostIsATask(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		_, conn := s.connect(t, nil)
+		if sels := selectors(t, peerOf(t, a, conn)); has(sels, "signet:unit:task") {
+			t.Errorf("%v", sels)
+		}
+	})
+}
+
+func TestSelectorsOfProcessesAreRefusedInATask(t *testing.T) {
+	for _, c := range []struct {
+		selectors string
+		binding   bool
+		want      string
+	}{
+		{"signet:unit:task", false, ""},
+		{"signet:proxy:web", false, ""},
+		{"signet:proxy:web", true, ""},
+		{"signet:unit:task", true, "is not served yet"},
+		{"unix:uid:1000", false, "a task is attested as a whole"},
+		{"signet:proxy:web unix:uid:1000", true, "selector \"unix:uid:1000\" is of one process"},
+		{"systemd:unit:web.service", false, "a task is attested as a whole"},
+		{"signet:unit:pod", false, "the only unit"},
+	} {
+		err := attestation.CheckTask(strings.Fields(c.selectors), c.binding)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s, binding %t: %v, want %q", c.selectors, c.binding, err, c.want)
+		}
+	}
+	if err := attestation.CheckWorkload([]string{"signet:unit:task"}); err != nil {
+		t.Errorf("an entry could not name a task: %v", err)
+	}
+}
