@@ -43,7 +43,7 @@ func runningRelay(t *testing.T, keeper *svids.Keeper, authz *authzproc.Process, 
 		t.Fatal(err)
 	}
 	state := &watched.Value[*resources.Snapshot]{}
-	state.Set(resources.New(svidstest.Domain, resourcestest.Set(t, bindings...), nil, nil))
+	state.Set(resources.New(svidstest.Domain, resourcestest.Set(t, bindings...), nil, nil, resources.OfProcesses))
 	r := relay.New(relay.Config{
 		Conn: conn, Connected: &watched.Value[bool]{}, State: state, Trust: &watched.Value[*svids.Trust]{}, SVIDs: keeper, Policies: authz, Drain: time.Second,
 		CheckApp: wayout.CheckApp, Stay: func(*attestation.Peer) {}, Refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"}), Log: slog.New(slog.DiscardHandler),
