@@ -143,7 +143,7 @@ func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 	r.enter(first)
 	r.enter(second)
 	for _, s := range []*stream{first, second} {
-		if err := r.handle(s, up); err != nil {
+		if err := r.handle(t.Context(), s, up); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,7 +151,7 @@ func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 		t.Errorf("%d reports were taken, one of a session that was replaced", taken)
 	}
 	r.leave(second)
-	if err := r.handle(second, up); err != nil || taken != 1 {
+	if err := r.handle(t.Context(), second, up); err != nil || taken != 1 {
 		t.Errorf("after the session ended: %d, %v", taken, err)
 	}
 }
@@ -189,6 +189,39 @@ func TestEndpointsThatComeAndGoDoSoAtAPaceAndKeepNobodyWaiting(t *testing.T) {
 		synctest.Wait()
 		if o := e.Snapshot().OfAgent("x"); len(o) != 1 || o[0].Healthy == healthy {
 			t.Error("what it says then is not taken at once")
+		}
+	})
+}
+
+// A9-41: a user of the host who has a proxy there had it come and go, and what the host said of all
+// others waited behind that, ten seconds and more: callers were sent to a proxy that had ended.
+func TestWhoseEndpointsComeAndGoIsHeardOfTheOthersAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := inMemory()
+		e := NewEndpoints(configOf(known))
+		r := sessionsAt(known, "one", &reports{report: func(p Peer, m *api.Report) { e.Report(p, m) }})
+		stream, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		say := func(flaps, other bool) {
+			m := &api.Report{Proxies: append(reportOf(0, flaps).GetProxies(), reportOf(1, other).GetProxies()...)}
+			m.Proxies[1].Name = "other"
+			stream.up <- &api.SessionUp{Message: &api.SessionUp_Report{Report: m}}
+		}
+		for i := range 10 * changesBurst { // as an agent reports, ten times a second at most
+			say(i%2 == 0, true)
+			time.Sleep(100 * time.Millisecond)
+		}
+		say(false, false)
+		time.Sleep(time.Second/changesPerSecond + time.Millisecond)
+		synctest.Wait()
+		list := e.Snapshot().OfAgent("x")
+		if len(list) != 2 {
+			t.Fatalf("%d endpoints", len(list))
+		}
+		for _, o := range list {
+			if o.Healthy {
+				t.Errorf("%s is called that has stopped", o.Address)
+			}
 		}
 	})
 }

@@ -243,7 +243,7 @@ func TestTheSessionsOfAServerThatEndedEndWhenOneOfItsNameStarts(t *testing.T) {
 		lost := sessionsAt(known, "one", two.endpoints) // nobody closes it
 		s := streamOf(lost, "x", "1")
 		lost.enter(s)
-		if err := lost.handle(s, &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOf(1, true)}}); err != nil {
+		if err := lost.handle(t.Context(), s, &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOf(1, true)}}); err != nil {
 			t.Fatal(err)
 		}
 		if len(two.sessions.Connected()) != 1 || two.endpoints.Count() != 1 {

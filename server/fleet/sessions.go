@@ -18,10 +18,8 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
-	"signet.example/internal/ordered"
 	"signet.example/internal/paced"
 	"signet.example/internal/underway"
-	"signet.example/internal/watched"
 	"signet.example/server/fault"
 	"signet.example/server/questions"
 	"signet.example/server/shared"
@@ -214,42 +212,19 @@ func (r *Sessions) receive(ctx context.Context, conn grpc.BidiStreamingServer[ap
 		if err := limit.Wait(ctx); err != nil { // slows a talkative agent down
 			return err
 		}
-		before := r.endpointsOf(s.peer.Agent.ID)
-		if err := r.handle(s, m); err != nil {
+		if err := r.handle(ctx, s, m); err != nil {
 			return err
 		}
-		if r.endpointsOf(s.peer.Agent.ID) != before && !r.paced(ctx, s.peer.Agent.ID) {
-			return ctx.Err()
-		}
 	}
 }
 
-// endpointsOf is another one whenever an agent's endpoints change.
-func (r *Sessions) endpointsOf(agent string) *replicas {
-	return r.known().endpoints().agents.Get(ordered.String(agent))
-}
-
-// paced waits until an agent's endpoints may change again: all who call them are told of it each
-// time. False where ctx has ended.
-func (r *Sessions) paced(ctx context.Context, agent string) bool {
-	for {
-		after, never := r.changes.Take(agent, 1)
-		if after == 0 || never {
-			return true
-		}
-		if !watched.Sleep(ctx, after) {
-			return false
-		}
-	}
-}
-
-func (r *Sessions) handle(s *stream, m *api.SessionUp) error {
+func (r *Sessions) handle(ctx context.Context, s *stream, m *api.SessionUp) error {
 	switch m := m.GetMessage().(type) {
 	case *api.SessionUp_Report:
 		if err := checkReport(m.Report); err != nil {
 			return err
 		}
-		r.take(s, m.Report)
+		r.reported(ctx, s, m.Report)
 	case *api.SessionUp_Explain:
 		r.explained(s, m.Explain)
 	case *api.SessionUp_Decisions:

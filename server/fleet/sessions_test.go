@@ -164,14 +164,14 @@ func TestAnAgentThatComesBackKeepsItsEndpointsHoweverLateItsLastSessionIsSeenToE
 	up := &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOf(1, true)}}
 	before, next := streamOf(r, "x", "before"), streamOf(r, "x", "next")
 	r.enter(before)
-	if err := r.handle(before, up); err != nil {
+	if err := r.handle(t.Context(), before, up); err != nil {
 		t.Fatal(err)
 	}
 	var left sync.WaitGroup
 	left.Go(func() { r.leave(before) })
 	<-leaving
 	r.enter(next)
-	if err := r.handle(next, up); err != nil {
+	if err := r.handle(t.Context(), next, up); err != nil {
 		t.Fatal(err)
 	}
 	close(back)

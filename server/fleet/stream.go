@@ -57,6 +57,8 @@ type stream struct {
 	// unserved is what the agent was told last, if it was told; guarded by taking.
 	unserved     map[string]string
 	unservedSent bool
+
+	backlog backlog
 }
 
 // tellUnserved sends the agent which of its proxies no caller is sent to, where that
