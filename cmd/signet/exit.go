@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,29 @@ const (
 	exitUnreachable = 4
 	exitDenied      = 5
 )
+
+func execute(ctx context.Context, root *cobra.Command) int {
+	c, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	return tell(root, c, asInterrupted(ctx, err))
+}
+
+// tell writes why a command failed, and returns its exit code.
+func tell(root, c *cobra.Command, err error) int {
+	var silent *exitError
+	if errors.As(err, &silent) && silent.quiet {
+		return silent.code
+	}
+	f := failureOf(c.CommandPath(), err)
+	if forPrograms(c) {
+		f.printJSON(root.ErrOrStderr())
+	} else {
+		f.print(root.ErrOrStderr())
+	}
+	return f.ExitCode
+}
 
 // exitError carries an exit code and a hint for the user.
 type exitError struct {

@@ -6,7 +6,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -56,21 +55,15 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := newRoot() //nolint:contextcheck // cobra hands each command its context
 	root.SetArgs(args)
-	c, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		return exitOK
+	c, _, err := root.Find(args)
+	if err != nil || !interruptible(c) {
+		return execute(ctx, root)
 	}
-	var silent *exitError
-	if errors.As(err, &silent) && silent.quiet {
-		return silent.code
+	code, done := untilInterrupted(ctx, func() int { return execute(ctx, root) })
+	if !done { // nor may somebody read what is said of it
+		_, _ = untilInterrupted(ctx, func() int { return tell(root, c, errInterrupted) })
 	}
-	f := failureOf(c.CommandPath(), err)
-	if forPrograms(c) {
-		f.printJSON(root.ErrOrStderr())
-	} else {
-		f.print(root.ErrOrStderr())
-	}
-	return f.ExitCode
+	return code
 }
 
 func newRoot() *cobra.Command {
@@ -80,7 +73,7 @@ func newRoot() *cobra.Command {
 		Long: `Signet gives every workload a short-lived SPIFFE identity, configures Envoy
 from App Mesh specs, and decides every call with Rego.
 
-Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 differences or
+Exit codes: 0 done, 1 failed or interrupted, 2 the command line is wrong, 3 differences or
 violations found (diff, check), 4 nobody answers, 5 denied.`,
 		Example: `  signet dev                 # a whole mesh on this machine
   signet check               # what is wrong, and the command that fixes it
