@@ -188,7 +188,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{34, 0}
 }
 
 type Cert_State int32
@@ -244,7 +244,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{36, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type AgentInfo_State int32
@@ -306,7 +306,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{39, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{40, 0}
 }
 
 type CreateTokenRequest struct {
@@ -2253,6 +2253,62 @@ func (x *DecisionsListResponse) GetSilent() []string {
 	return nil
 }
 
+// FollowDecisionsResponse: the first one has what is kept, up to the filter's limit, and each other one what was decided since then, of
+// all agents in turns. None except the first is empty.
+type FollowDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// decisions in the order of their time, each sent once.
+	Decisions []*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// silent: agents that did not answer in time, and had answered before, or are asked for the first time.
+	Silent        []string `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowDecisionsResponse) Reset() {
+	*x = FollowDecisionsResponse{}
+	mi := &file_api_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowDecisionsResponse) ProtoMessage() {}
+
+func (x *FollowDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*FollowDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FollowDecisionsResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *FollowDecisionsResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 type DraftPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// from_traffic: of what the connected agents keep of what they let through, and not of what is declared: backends, routes
@@ -2268,7 +2324,7 @@ type DraftPolicyRequest struct {
 
 func (x *DraftPolicyRequest) Reset() {
 	*x = DraftPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2336,7 @@ func (x *DraftPolicyRequest) String() string {
 func (*DraftPolicyRequest) ProtoMessage() {}
 
 func (x *DraftPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2349,7 @@ func (x *DraftPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DraftPolicyRequest.ProtoReflect.Descriptor instead.
 func (*DraftPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DraftPolicyRequest) GetFromTraffic() bool {
@@ -2334,7 +2390,7 @@ type DraftPolicyResponse struct {
 
 func (x *DraftPolicyResponse) Reset() {
 	*x = DraftPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2402,7 @@ func (x *DraftPolicyResponse) String() string {
 func (*DraftPolicyResponse) ProtoMessage() {}
 
 func (x *DraftPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2415,7 @@ func (x *DraftPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DraftPolicyResponse.ProtoReflect.Descriptor instead.
 func (*DraftPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DraftPolicyResponse) GetFiles() []*DraftPolicyResponse_File {
@@ -2406,7 +2462,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2474,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2487,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -2450,7 +2506,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2518,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2531,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -2493,7 +2549,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2561,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2574,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type CheckResponse struct {
@@ -2530,7 +2586,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2598,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2611,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32}
+	return file_api_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -2580,7 +2636,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2648,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2661,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33}
+	return file_api_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Finding) GetId() string {
@@ -2660,7 +2716,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2728,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2741,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{34}
+	return file_api_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -2711,7 +2767,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2779,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2792,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{35}
+	return file_api_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -2765,7 +2821,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2833,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2846,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{36}
+	return file_api_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2871,7 +2927,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2939,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +2952,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{37}
+	return file_api_admin_proto_rawDescGZIP(), []int{38}
 }
 
 type AgentsResponse struct {
@@ -2908,7 +2964,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +2976,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +2989,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{38}
+	return file_api_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2968,7 +3024,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3036,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3049,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{39}
+	return file_api_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -3107,7 +3163,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3175,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3188,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{40}
+	return file_api_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -3171,7 +3227,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3239,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3252,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{41}
+	return file_api_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -3240,7 +3296,7 @@ type Effect_Node struct {
 
 func (x *Effect_Node) Reset() {
 	*x = Effect_Node{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3308,7 @@ func (x *Effect_Node) String() string {
 func (*Effect_Node) ProtoMessage() {}
 
 func (x *Effect_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3359,7 @@ type Effect_Connections struct {
 
 func (x *Effect_Connections) Reset() {
 	*x = Effect_Connections{}
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3371,7 @@ func (x *Effect_Connections) String() string {
 func (*Effect_Connections) ProtoMessage() {}
 
 func (x *Effect_Connections) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3427,7 @@ type Effect_Resource struct {
 
 func (x *Effect_Resource) Reset() {
 	*x = Effect_Resource{}
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3439,7 @@ func (x *Effect_Resource) String() string {
 func (*Effect_Resource) ProtoMessage() {}
 
 func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3496,7 @@ type Effect_Request struct {
 
 func (x *Effect_Request) Reset() {
 	*x = Effect_Request{}
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3508,7 @@ func (x *Effect_Request) String() string {
 func (*Effect_Request) ProtoMessage() {}
 
 func (x *Effect_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3611,7 @@ type ProgressResponse_Proxy struct {
 
 func (x *ProgressResponse_Proxy) Reset() {
 	*x = ProgressResponse_Proxy{}
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3623,7 @@ func (x *ProgressResponse_Proxy) String() string {
 func (*ProgressResponse_Proxy) ProtoMessage() {}
 
 func (x *ProgressResponse_Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3705,7 @@ type ProxyConfig_Resource struct {
 
 func (x *ProxyConfig_Resource) Reset() {
 	*x = ProxyConfig_Resource{}
-	mi := &file_api_admin_proto_msgTypes[47]
+	mi := &file_api_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3717,7 @@ func (x *ProxyConfig_Resource) String() string {
 func (*ProxyConfig_Resource) ProtoMessage() {}
 
 func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[47]
+	mi := &file_api_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +3785,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[48]
+	mi := &file_api_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3741,7 +3797,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[48]
+	mi := &file_api_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3842,7 @@ type RoutesResponse_Retries struct {
 
 func (x *RoutesResponse_Retries) Reset() {
 	*x = RoutesResponse_Retries{}
-	mi := &file_api_admin_proto_msgTypes[49]
+	mi := &file_api_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3798,7 +3854,7 @@ func (x *RoutesResponse_Retries) String() string {
 func (*RoutesResponse_Retries) ProtoMessage() {}
 
 func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[49]
+	mi := &file_api_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3854,7 +3910,7 @@ type RoutesResponse_Place struct {
 
 func (x *RoutesResponse_Place) Reset() {
 	*x = RoutesResponse_Place{}
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +3922,7 @@ func (x *RoutesResponse_Place) String() string {
 func (*RoutesResponse_Place) ProtoMessage() {}
 
 func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +3965,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[51]
+	mi := &file_api_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +3977,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[51]
+	mi := &file_api_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4029,7 @@ type RoutesResponse_Bounds struct {
 
 func (x *RoutesResponse_Bounds) Reset() {
 	*x = RoutesResponse_Bounds{}
-	mi := &file_api_admin_proto_msgTypes[52]
+	mi := &file_api_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3985,7 +4041,7 @@ func (x *RoutesResponse_Bounds) String() string {
 func (*RoutesResponse_Bounds) ProtoMessage() {}
 
 func (x *RoutesResponse_Bounds) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[52]
+	mi := &file_api_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4095,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[53]
+	mi := &file_api_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4107,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[53]
+	mi := &file_api_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4094,7 +4150,7 @@ type DraftPolicyResponse_File struct {
 
 func (x *DraftPolicyResponse_File) Reset() {
 	*x = DraftPolicyResponse_File{}
-	mi := &file_api_admin_proto_msgTypes[54]
+	mi := &file_api_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4162,7 @@ func (x *DraftPolicyResponse_File) String() string {
 func (*DraftPolicyResponse_File) ProtoMessage() {}
 
 func (x *DraftPolicyResponse_File) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[54]
+	mi := &file_api_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4175,7 @@ func (x *DraftPolicyResponse_File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DraftPolicyResponse_File.ProtoReflect.Descriptor instead.
 func (*DraftPolicyResponse_File) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *DraftPolicyResponse_File) GetPath() string {
@@ -4370,6 +4426,9 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"h\n" +
 	"\x15DecisionsListResponse\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"j\n" +
+	"\x17FollowDecisionsResponse\x127\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x16\n" +
 	"\x06silent\x18\x02 \x03(\tR\x06silent\"}\n" +
 	"\x12DraftPolicyRequest\x12!\n" +
 	"\ffrom_traffic\x18\x01 \x01(\bR\vfromTraffic\x12\x12\n" +
@@ -4476,8 +4535,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xd2\n" +
-	"\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xb8\v\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
@@ -4492,7 +4550,8 @@ const file_api_admin_proto_rawDesc = "" +
 	"SyncPolicy\x12\".signet.v1alpha1.SyncPolicyRequest\x1a#.signet.v1alpha1.SyncPolicyResponse\x12X\n" +
 	"\vDraftPolicy\x12#.signet.v1alpha1.DraftPolicyRequest\x1a$.signet.v1alpha1.DraftPolicyResponse\x12L\n" +
 	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12Z\n" +
-	"\tDecisions\x12%.signet.v1alpha1.DecisionsListRequest\x1a&.signet.v1alpha1.DecisionsListResponse\x12F\n" +
+	"\tDecisions\x12%.signet.v1alpha1.DecisionsListRequest\x1a&.signet.v1alpha1.DecisionsListResponse\x12d\n" +
+	"\x0fFollowDecisions\x12%.signet.v1alpha1.DecisionsListRequest\x1a(.signet.v1alpha1.FollowDecisionsResponse0\x01\x12F\n" +
 	"\x05Check\x12\x1d.signet.v1alpha1.CheckRequest\x1a\x1e.signet.v1alpha1.CheckResponse\x12H\n" +
 	"\x05Certs\x12\x1d.signet.v1alpha1.CertsRequest\x1a\x1e.signet.v1alpha1.CertsResponse0\x01\x12I\n" +
 	"\x06Agents\x12\x1e.signet.v1alpha1.AgentsRequest\x1a\x1f.signet.v1alpha1.AgentsResponse\x12O\n" +
@@ -4511,7 +4570,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_api_admin_proto_goTypes = []any{
 	(ProgressResponse_Proxy_State)(0), // 0: signet.v1alpha1.ProgressResponse.Proxy.State
 	(Change_Action)(0),                // 1: signet.v1alpha1.Change.Action
@@ -4545,152 +4604,156 @@ var file_api_admin_proto_goTypes = []any{
 	(*PolicyStatus)(nil),              // 29: signet.v1alpha1.PolicyStatus
 	(*DecisionsListRequest)(nil),      // 30: signet.v1alpha1.DecisionsListRequest
 	(*DecisionsListResponse)(nil),     // 31: signet.v1alpha1.DecisionsListResponse
-	(*DraftPolicyRequest)(nil),        // 32: signet.v1alpha1.DraftPolicyRequest
-	(*DraftPolicyResponse)(nil),       // 33: signet.v1alpha1.DraftPolicyResponse
-	(*ExplainRequest)(nil),            // 34: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),           // 35: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),              // 36: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),             // 37: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),                   // 38: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),              // 39: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),             // 40: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                      // 41: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),             // 42: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),            // 43: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),                 // 44: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),           // 45: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),          // 46: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),               // 47: signet.v1alpha1.Effect.Node
-	(*Effect_Connections)(nil),        // 48: signet.v1alpha1.Effect.Connections
-	(*Effect_Resource)(nil),           // 49: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),            // 50: signet.v1alpha1.Effect.Request
-	(*ProgressResponse_Proxy)(nil),    // 51: signet.v1alpha1.ProgressResponse.Proxy
-	(*ProxyConfig_Resource)(nil),      // 52: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),      // 53: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Retries)(nil),    // 54: signet.v1alpha1.RoutesResponse.Retries
-	(*RoutesResponse_Place)(nil),      // 55: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil),     // 56: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Bounds)(nil),     // 57: signet.v1alpha1.RoutesResponse.Bounds
-	(*RoutesResponse_Passed)(nil),     // 58: signet.v1alpha1.RoutesResponse.Passed
-	(*DraftPolicyResponse_File)(nil),  // 59: signet.v1alpha1.DraftPolicyResponse.File
-	(*durationpb.Duration)(nil),       // 60: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 61: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),               // 62: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),            // 63: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),                // 64: signet.v1alpha1.TypeStatus
-	(*DecisionFilter)(nil),            // 65: signet.v1alpha1.DecisionFilter
-	(*Decision)(nil),                  // 66: signet.v1alpha1.Decision
-	(*Exemption)(nil),                 // 67: signet.v1alpha1.Exemption
-	(SVIDStatus_Consumer)(0),          // 68: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                    // 69: signet.v1alpha1.Report
-	(*ResourceStatus)(nil),            // 70: signet.v1alpha1.ResourceStatus
-	(*structpb.Struct)(nil),           // 71: google.protobuf.Struct
+	(*FollowDecisionsResponse)(nil),   // 32: signet.v1alpha1.FollowDecisionsResponse
+	(*DraftPolicyRequest)(nil),        // 33: signet.v1alpha1.DraftPolicyRequest
+	(*DraftPolicyResponse)(nil),       // 34: signet.v1alpha1.DraftPolicyResponse
+	(*ExplainRequest)(nil),            // 35: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),           // 36: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),              // 37: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),             // 38: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                   // 39: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),              // 40: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),             // 41: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                      // 42: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),             // 43: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),            // 44: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),                 // 45: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),           // 46: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),          // 47: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),               // 48: signet.v1alpha1.Effect.Node
+	(*Effect_Connections)(nil),        // 49: signet.v1alpha1.Effect.Connections
+	(*Effect_Resource)(nil),           // 50: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),            // 51: signet.v1alpha1.Effect.Request
+	(*ProgressResponse_Proxy)(nil),    // 52: signet.v1alpha1.ProgressResponse.Proxy
+	(*ProxyConfig_Resource)(nil),      // 53: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),      // 54: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil),    // 55: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),      // 56: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),     // 57: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Bounds)(nil),     // 58: signet.v1alpha1.RoutesResponse.Bounds
+	(*RoutesResponse_Passed)(nil),     // 59: signet.v1alpha1.RoutesResponse.Passed
+	(*DraftPolicyResponse_File)(nil),  // 60: signet.v1alpha1.DraftPolicyResponse.File
+	(*durationpb.Duration)(nil),       // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),               // 63: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),            // 64: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),                // 65: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),            // 66: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),                  // 67: signet.v1alpha1.Decision
+	(*Exemption)(nil),                 // 68: signet.v1alpha1.Exemption
+	(SVIDStatus_Consumer)(0),          // 69: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                    // 70: signet.v1alpha1.Report
+	(*ResourceStatus)(nil),            // 71: signet.v1alpha1.ResourceStatus
+	(*structpb.Struct)(nil),           // 72: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	60, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	61, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	61, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	62, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	8,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	13, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	10, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
 	12, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
-	47, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	50, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
-	48, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
-	47, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
-	51, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
+	48, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	51, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	49, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
+	48, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
+	52, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
 	1,  // 11: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	16, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	8,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
 	20, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	62, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	63, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	64, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
-	52, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
-	53, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	56, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	60, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	58, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	55, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	54, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	63, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	64, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	65, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	53, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	54, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	57, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	61, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	59, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	56, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	55, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
 	25, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	61, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	62, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
 	13, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
 	29, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	61, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	65, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
-	66, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
-	61, // 32: signet.v1alpha1.DraftPolicyRequest.since:type_name -> google.protobuf.Timestamp
-	59, // 33: signet.v1alpha1.DraftPolicyResponse.files:type_name -> signet.v1alpha1.DraftPolicyResponse.File
-	67, // 34: signet.v1alpha1.DraftPolicyResponse.exemptions:type_name -> signet.v1alpha1.Exemption
-	66, // 35: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	38, // 36: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	2,  // 37: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	41, // 38: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	61, // 39: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	61, // 40: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	61, // 41: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	3,  // 42: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	68, // 43: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	44, // 44: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	61, // 45: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	69, // 46: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	4,  // 47: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	61, // 48: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	61, // 49: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	61, // 50: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	63, // 51: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	49, // 52: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	63, // 53: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	63, // 54: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	53, // 55: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	22, // 56: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	22, // 57: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	63, // 58: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	0,  // 59: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
-	70, // 60: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
-	71, // 61: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	60, // 62: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	57, // 63: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
-	60, // 64: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
-	5,  // 65: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	7,  // 66: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	14, // 67: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	17, // 68: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	18, // 69: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	11, // 70: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
-	21, // 71: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	23, // 72: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	26, // 73: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	27, // 74: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	32, // 75: signet.v1alpha1.Admin.DraftPolicy:input_type -> signet.v1alpha1.DraftPolicyRequest
-	34, // 76: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	30, // 77: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
-	36, // 78: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	39, // 79: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	42, // 80: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	45, // 81: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	6,  // 82: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	9,  // 83: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 84: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	9,  // 85: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	19, // 86: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	12, // 87: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
-	22, // 88: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	24, // 89: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	9,  // 90: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	28, // 91: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	33, // 92: signet.v1alpha1.Admin.DraftPolicy:output_type -> signet.v1alpha1.DraftPolicyResponse
-	35, // 93: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	31, // 94: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
-	37, // 95: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	40, // 96: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	43, // 97: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	46, // 98: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	82, // [82:99] is the sub-list for method output_type
-	65, // [65:82] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	62, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	66, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	67, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	67, // 32: signet.v1alpha1.FollowDecisionsResponse.decisions:type_name -> signet.v1alpha1.Decision
+	62, // 33: signet.v1alpha1.DraftPolicyRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 34: signet.v1alpha1.DraftPolicyResponse.files:type_name -> signet.v1alpha1.DraftPolicyResponse.File
+	68, // 35: signet.v1alpha1.DraftPolicyResponse.exemptions:type_name -> signet.v1alpha1.Exemption
+	67, // 36: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	39, // 37: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	2,  // 38: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	42, // 39: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	62, // 40: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	62, // 41: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	62, // 42: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	3,  // 43: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	69, // 44: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	45, // 45: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	62, // 46: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	70, // 47: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	4,  // 48: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	62, // 49: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	62, // 50: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	62, // 51: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	64, // 52: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	50, // 53: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	64, // 54: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	64, // 55: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	54, // 56: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	22, // 57: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	22, // 58: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	64, // 59: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	0,  // 60: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
+	71, // 61: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
+	72, // 62: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	61, // 63: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	58, // 64: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
+	61, // 65: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
+	5,  // 66: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	7,  // 67: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	14, // 68: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	17, // 69: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	18, // 70: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	11, // 71: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
+	21, // 72: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	23, // 73: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	26, // 74: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	27, // 75: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	33, // 76: signet.v1alpha1.Admin.DraftPolicy:input_type -> signet.v1alpha1.DraftPolicyRequest
+	35, // 77: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	30, // 78: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	30, // 79: signet.v1alpha1.Admin.FollowDecisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	37, // 80: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	40, // 81: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	43, // 82: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	46, // 83: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	6,  // 84: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	9,  // 85: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 86: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	9,  // 87: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 88: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	12, // 89: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
+	22, // 90: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	24, // 91: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	9,  // 92: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	28, // 93: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	34, // 94: signet.v1alpha1.Admin.DraftPolicy:output_type -> signet.v1alpha1.DraftPolicyResponse
+	36, // 95: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	31, // 96: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	32, // 97: signet.v1alpha1.Admin.FollowDecisions:output_type -> signet.v1alpha1.FollowDecisionsResponse
+	38, // 98: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	41, // 99: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	44, // 100: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	47, // 101: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	84, // [84:102] is the sub-list for method output_type
+	66, // [66:84] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -4702,17 +4765,17 @@ func file_api_admin_proto_init() {
 	file_api_agent_proto_init()
 	file_api_resources_proto_init()
 	file_api_admin_proto_msgTypes[8].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[33].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[36].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[39].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[37].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[40].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,23 +24,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_CreateToken_FullMethodName = "/signet.v1alpha1.Admin/CreateToken"
-	Admin_Apply_FullMethodName       = "/signet.v1alpha1.Admin/Apply"
-	Admin_Get_FullMethodName         = "/signet.v1alpha1.Admin/Get"
-	Admin_Delete_FullMethodName      = "/signet.v1alpha1.Admin/Delete"
-	Admin_ProxyConfig_FullMethodName = "/signet.v1alpha1.Admin/ProxyConfig"
-	Admin_Progress_FullMethodName    = "/signet.v1alpha1.Admin/Progress"
-	Admin_Routes_FullMethodName      = "/signet.v1alpha1.Admin/Routes"
-	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
-	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
-	Admin_SyncPolicy_FullMethodName  = "/signet.v1alpha1.Admin/SyncPolicy"
-	Admin_DraftPolicy_FullMethodName = "/signet.v1alpha1.Admin/DraftPolicy"
-	Admin_Explain_FullMethodName     = "/signet.v1alpha1.Admin/Explain"
-	Admin_Decisions_FullMethodName   = "/signet.v1alpha1.Admin/Decisions"
-	Admin_Check_FullMethodName       = "/signet.v1alpha1.Admin/Check"
-	Admin_Certs_FullMethodName       = "/signet.v1alpha1.Admin/Certs"
-	Admin_Agents_FullMethodName      = "/signet.v1alpha1.Admin/Agents"
-	Admin_BanAgent_FullMethodName    = "/signet.v1alpha1.Admin/BanAgent"
+	Admin_CreateToken_FullMethodName     = "/signet.v1alpha1.Admin/CreateToken"
+	Admin_Apply_FullMethodName           = "/signet.v1alpha1.Admin/Apply"
+	Admin_Get_FullMethodName             = "/signet.v1alpha1.Admin/Get"
+	Admin_Delete_FullMethodName          = "/signet.v1alpha1.Admin/Delete"
+	Admin_ProxyConfig_FullMethodName     = "/signet.v1alpha1.Admin/ProxyConfig"
+	Admin_Progress_FullMethodName        = "/signet.v1alpha1.Admin/Progress"
+	Admin_Routes_FullMethodName          = "/signet.v1alpha1.Admin/Routes"
+	Admin_History_FullMethodName         = "/signet.v1alpha1.Admin/History"
+	Admin_Rollback_FullMethodName        = "/signet.v1alpha1.Admin/Rollback"
+	Admin_SyncPolicy_FullMethodName      = "/signet.v1alpha1.Admin/SyncPolicy"
+	Admin_DraftPolicy_FullMethodName     = "/signet.v1alpha1.Admin/DraftPolicy"
+	Admin_Explain_FullMethodName         = "/signet.v1alpha1.Admin/Explain"
+	Admin_Decisions_FullMethodName       = "/signet.v1alpha1.Admin/Decisions"
+	Admin_FollowDecisions_FullMethodName = "/signet.v1alpha1.Admin/FollowDecisions"
+	Admin_Check_FullMethodName           = "/signet.v1alpha1.Admin/Check"
+	Admin_Certs_FullMethodName           = "/signet.v1alpha1.Admin/Certs"
+	Admin_Agents_FullMethodName          = "/signet.v1alpha1.Admin/Agents"
+	Admin_BanAgent_FullMethodName        = "/signet.v1alpha1.Admin/BanAgent"
 )
 
 // AdminClient is the client API for Admin service.
@@ -69,6 +70,8 @@ type AdminClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (*DecisionsListResponse, error)
+	// FollowDecisions lists them and goes on with those that come, until the caller ends it. At most 16 calls of it are served at once.
+	FollowDecisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowDecisionsResponse], error)
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error)
 	Agents(ctx context.Context, in *AgentsRequest, opts ...grpc.CallOption) (*AgentsResponse, error)
@@ -223,6 +226,25 @@ func (c *adminClient) Decisions(ctx context.Context, in *DecisionsListRequest, o
 	return out, nil
 }
 
+func (c *adminClient) FollowDecisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowDecisionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_FollowDecisions_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DecisionsListRequest, FollowDecisionsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_FollowDecisionsClient = grpc.ServerStreamingClient[FollowDecisionsResponse]
+
 func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckResponse)
@@ -235,7 +257,7 @@ func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.
 
 func (c *adminClient) Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Certs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Certs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -298,6 +320,8 @@ type AdminServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error)
+	// FollowDecisions lists them and goes on with those that come, until the caller ends it. At most 16 calls of it are served at once.
+	FollowDecisions(*DecisionsListRequest, grpc.ServerStreamingServer[FollowDecisionsResponse]) error
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	Certs(*CertsRequest, grpc.ServerStreamingServer[CertsResponse]) error
 	Agents(context.Context, *AgentsRequest) (*AgentsResponse, error)
@@ -351,6 +375,9 @@ func (UnimplementedAdminServer) Explain(context.Context, *ExplainRequest) (*Expl
 }
 func (UnimplementedAdminServer) Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Decisions not implemented")
+}
+func (UnimplementedAdminServer) FollowDecisions(*DecisionsListRequest, grpc.ServerStreamingServer[FollowDecisionsResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method FollowDecisions not implemented")
 }
 func (UnimplementedAdminServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Check not implemented")
@@ -612,6 +639,17 @@ func _Admin_Decisions_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_FollowDecisions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DecisionsListRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).FollowDecisions(m, &grpc.GenericServerStream[DecisionsListRequest, FollowDecisionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_FollowDecisionsServer = grpc.ServerStreamingServer[FollowDecisionsResponse]
+
 func _Admin_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CheckRequest)
 	if err := dec(in); err != nil {
@@ -749,6 +787,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Progress",
 			Handler:       _Admin_Progress_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "FollowDecisions",
+			Handler:       _Admin_FollowDecisions_Handler,
 			ServerStreams: true,
 		},
 		{

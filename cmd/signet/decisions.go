@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -27,7 +25,8 @@ func newDecisions() *cobra.Command {
 Denials and what would be have room of their own beside what is allowed: 3,072 of a host,
 divided among callers and callees, so that none of them can have the others' forgotten; of
 more than --limit hosts, callees and callers are listed in turn, for the same reason.
---follow goes on with those that come; with -o json each is a line.`,
+--follow goes on with those that come; with -o json each is a line. A server has 16 followers
+at most, and one row of each in its audit trail.`,
 		Example: `  signet decisions --denied
   signet decisions --from shop/web --to shop/orders --since 10m
   signet decisions --denied --follow
@@ -131,10 +130,8 @@ func tellSilent(c *cobra.Command, silent []string) {
 	}
 }
 
-// followPause is how often the agents are asked again; followOverlap is how much of the time before
-// is asked for again: agents' clocks differ, and a decision may come late.
-const followPause, followOverlap = time.Second, 10 * time.Second
-
+// followDecisions shows decisions until Ctrl-C. A server that ends is an error: whoever follows
+// must not take silence for quiet.
 func followDecisions(c *cobra.Command, admin api.AdminClient, f *api.DecisionFilter) error {
 	o, err := outputOf(c)
 	if err != nil {
@@ -147,35 +144,23 @@ func followDecisions(c *cobra.Command, admin api.AdminClient, f *api.DecisionFil
 	if err != nil {
 		return err
 	}
-	f = proto.CloneOf(f)
-	pause := time.NewTicker(followPause)
-	defer pause.Stop()
-	seen := map[string]bool{}
+	stream, err := admin.FollowDecisions(c.Context(), &api.DecisionsListRequest{Filter: f})
+	if err != nil {
+		return err
+	}
 	for {
-		begun := time.Now()
-		answer, err := admin.Decisions(c.Context(), &api.DecisionsListRequest{Filter: f})
-		if errors.Is(c.Context().Err(), context.Canceled) {
+		answer, err := stream.Recv()
+		switch {
+		case err != nil && c.Context().Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
-		before := seen
-		seen = map[string]bool{}
-		for _, d := range slices.Backward(answer.GetDecisions()) {
-			one := d.GetNode() + " " + d.GetId() // which another host may claim, too
-			if seen[one] = true; before[one] {
-				continue
-			}
+		tellSilent(c, answer.GetSilent())
+		for _, d := range answer.GetDecisions() {
 			if err := tellOne(c, t, o, d); err != nil {
 				return err
 			}
-		}
-		f.Since, f.Limit = timestamppb.New(begun.Add(-followOverlap)), 500
-		select {
-		case <-c.Context().Done():
-			return nil
-		case <-pause.C:
 		}
 	}
 }

@@ -49,14 +49,31 @@ func recordsItself(req any) bool {
 	return ok && !r.GetDryRun()
 }
 
+// stream audits a call of a stream as unary does: before its handler has what is asked, which is
+// the first message, there is a row of it.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	method := methodName(info.FullMethod)
-	if err := s.intent(ss.Context(), method, nil); err != nil {
-		return fault.ToOperator(err)
-	}
-	err := fault.ToOperator(next(srv, ss))
-	s.outcome(ss.Context(), method, nil, err)
+	asked := &askedStream{ServerStream: ss, intent: func(req any) error { return s.intent(ss.Context(), method, req) }}
+	err := fault.ToOperator(next(srv, asked))
+	s.outcome(ss.Context(), method, asked.req, err)
 	return err
+}
+
+// askedStream is a stream of which the first message is audited as it is received.
+type askedStream struct {
+	grpc.ServerStream
+
+	intent func(req any) error
+	req    any // the first message
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (a *askedStream) RecvMsg(m any) error {
+	if err := a.ServerStream.RecvMsg(m); err != nil || a.req != nil {
+		return err
+	}
+	a.req = m
+	return a.intent(m)
 }
 
 func (s *Server) intent(ctx context.Context, method string, req any) error {
@@ -108,9 +125,15 @@ func describe(req any) string {
 			switches = append(switches, fmt.Sprintf("%s=%t", f.Name(), v.Bool()))
 		case f.Kind() == protoreflect.StringKind:
 			named = append(named, fmt.Sprintf("%s=%q", f.Name(), plain.Text(v.String())))
+		case f.Kind() == protoreflect.EnumKind:
+			if e := f.Enum().Values().ByNumber(v.Enum()); e != nil && r.Has(f) {
+				switches = append(switches, fmt.Sprintf("%s=%s", f.Name(), e.Name()))
+			}
 		case f.Kind() == protoreflect.MessageKind:
 			if d, ok := v.Message().Interface().(*durationpb.Duration); ok {
 				named = append(named, fmt.Sprintf("%s=%s", f.Name(), d.AsDuration()))
+			} else if text := describe(v.Message().Interface()); r.Has(f) && text != "" {
+				named = append(named, text)
 			}
 		}
 	}

@@ -4,13 +4,7 @@ import (
 	"context"
 
 	"signet.example/api"
-	"signet.example/mesh"
 )
-
-// Drafts writes policies to begin with.
-type Drafts interface {
-	Policy(ctx context.Context, g *mesh.Graph, req *api.DraftPolicyRequest) (*api.DraftPolicyResponse, error)
-}
 
 // DraftPolicy writes Rego for what meshes declare, or for what agents have let through.
 func (s *Server) DraftPolicy(ctx context.Context, req *api.DraftPolicyRequest) (*api.DraftPolicyResponse, error) {

@@ -41,6 +41,7 @@ type desk struct {
 	calls  *prometheus.CounterVec
 	unsaid prometheus.Counter // audit rows that could not be written
 	done   []string
+	noting sync.Mutex // held where done grows: some do things at once
 
 	objects  map[kinds.Key]*kinds.Object
 	revision uint64
@@ -51,22 +52,24 @@ type desk struct {
 	reaching sync.Mutex         // held where reached changes while it is read
 	moving   bool               // something is on its way from host to host
 	log      []*api.Cert
+	decided  func(*api.DecisionFilter) (list []*api.Decision, silent []string)
 	look     func() // where it is set: called when it is asked how far the log is known
 	unread   error
 	silent   error // of the audit trail
+	stopping chan struct{}
 }
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	d := &desk{
-		t: t, objects: map[kinds.Key]*kinds.Object{}, cannot: map[string]error{},
+		t: t, stopping: make(chan struct{}), objects: map[kinds.Key]*kinds.Object{}, cannot: map[string]error{},
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "calls"}, []string{"method", "code"}), unsaid: prometheus.NewCounter(prometheus.CounterOpts{Name: "unsaid"}),
 	}
 	d.cfg = admin.Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
-		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: make(chan struct{}),
+		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: d.stopping,
 		Trail: d, Note: func(_ context.Context, _, action, detail string) { d.note("row " + action + " " + detail) },
-		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d}, Proxies: proxiesOf{},
+		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{d}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d}, Proxies: proxiesOf{},
 		Pin: func() []byte { return make([]byte, 32) }, Findings: func(context.Context) []*api.Finding { return nil },
 		Warnings: func(admin.Model, admin.Model, ...kinds.Key) []string { return nil },
 		LogDirs:  func() []string { return []string{"/var/log/proxies"} }, CheckGroup: func(identity.NodeGroup) error { return nil },
@@ -75,7 +78,11 @@ func newDesk(t *testing.T) *desk {
 	return d
 }
 
-func (d *desk) note(what string) { d.done = append(d.done, what) }
+func (d *desk) note(what string) {
+	d.noting.Lock()
+	defer d.noting.Unlock()
+	d.done = append(d.done, what)
+}
 
 // ctx is an operator's.
 func (d *desk) ctx() context.Context {
@@ -256,12 +263,12 @@ func (c certsOf) HeldBy(string) (int32, time.Time) {
 	return 2, noon.Add(time.Hour)
 }
 
-type sessionsOf struct{}
+type sessionsOf struct{ d *desk }
 
 func (sessionsOf) Explain(context.Context, string) (*api.Decision, error) { return nil, nil }
 
-func (sessionsOf) Decisions(_ context.Context, f *api.DecisionFilter) ([]*api.Decision, []string) {
-	return []*api.Decision{{Id: f.GetSource(), DurationMicros: int64(f.GetLimit())}}, nil
+func (s sessionsOf) Decisions(_ context.Context, f *api.DecisionFilter) ([]*api.Decision, []string) {
+	return s.d.decided(f)
 }
 func (sessionsOf) Wait() <-chan struct{} { return nil }
 

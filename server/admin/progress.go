@@ -40,15 +40,16 @@ func (s *Server) Progress(req *api.ProgressRequest, stream grpc.ServerStreamingS
 		if next.GetSettled() || !watched.Sleep(ctx, progressPace) {
 			return nil
 		}
-		if err := s.awaitNews(ctx, wake); err != nil {
+		if err := s.await(ctx, wake, progressIdle); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitNews waits until an agent says something, a while at most.
-func (s *Server) awaitNews(ctx context.Context, wake <-chan struct{}) error {
-	timer := time.NewTimer(progressIdle)
+// await waits until wake is closed, or the caller is gone, or for the most that it may. It returns an
+// error if the server stops.
+func (s *Server) await(ctx context.Context, wake <-chan struct{}, most time.Duration) error {
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case <-wake:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
@@ -112,6 +113,11 @@ type Routing interface {
 	Settled(of proxy.Ref) bool
 }
 
+// Drafts writes policies to begin with.
+type Drafts interface {
+	Policy(ctx context.Context, g *mesh.Graph, req *api.DraftPolicyRequest) (*api.DraftPolicyResponse, error)
+}
+
 // Proxies shows what proxies do and have.
 type Proxies interface {
 	// Routes predicts what a proxy does with a request.
@@ -136,10 +142,14 @@ type Server struct {
 	cfg Config
 	// large is held while large files are read: what they become is many times their size.
 	large chan struct{}
+	// followers has a place for each call that follows decisions.
+	followers *semaphore.Weighted
 }
 
 // New serves what cfg has.
-func New(cfg Config) *Server { return &Server{cfg: cfg, large: make(chan struct{}, 1)} }
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, large: make(chan struct{}, 1), followers: semaphore.NewWeighted(mostFollowers)}
+}
 
 // GRPC is the operators' face.
 func (s *Server) GRPC() *grpc.Server {

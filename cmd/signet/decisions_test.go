@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+)
+
+// followed is a server that has two decisions, one after the other, and stops.
+type followed struct {
+	api.UnimplementedAdminServer
+
+	asked []*api.DecisionsListRequest
+}
+
+func (f *followed) FollowDecisions(req *api.DecisionsListRequest, s grpc.ServerStreamingServer[api.FollowDecisionsResponse]) error {
+	f.asked = append(f.asked, req)
+	for _, m := range []*api.FollowDecisionsResponse{
+		{Decisions: []*api.Decision{{Id: "1"}}, Silent: []string{"h-1", "h-2"}}, {Decisions: []*api.Decision{{Id: "2"}}},
+	} {
+		if err := s.Send(m); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "the server is stopping")
+}
+
+func TestDecisionsAreFollowedByOneCallUntilTheServerEndsIt(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, g := &followed{}, grpc.NewServer()
+	api.RegisterAdminServer(g, server)
+	go func() { _ = g.Serve(l) }() // until the test is over
+	t.Cleanup(g.Stop)
+	c := newDecisions()
+	var out, errOut bytes.Buffer
+	c.SetOut(&out)
+	c.SetErr(&errOut)
+	c.SilenceErrors, c.SilenceUsage = true, true
+	c.SetArgs([]string{"--socket", socket, "--follow", "--denied", "-o", "name"})
+	if err := c.ExecuteContext(t.Context()); exitCode(err) != exitUnreachable {
+		t.Errorf("it ends with %v", err)
+	}
+	if out.String() != "1\n2\n" || errOut.String() != "no answer in time from h-1, h-2: their decisions are missing\n" {
+		t.Errorf("it shows\n%s%s", &out, &errOut)
+	}
+	if len(server.asked) != 1 || server.asked[0].GetFilter().GetResult() != api.DecisionFilter_DENIED {
+		t.Errorf("it asks %v", server.asked)
+	}
+}
