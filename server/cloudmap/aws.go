@@ -3,21 +3,15 @@ package cloudmap
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/netip"
-	"net/url"
-	"regexp"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"signet.example/internal/awsclient"
 )
 
 // mostInstances is as many as the API gives at most.
@@ -51,33 +45,23 @@ func (w Where) Complete() Where {
 	return w
 }
 
-var (
-	regionRE = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
-	roleRE   = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
-)
-
 // Validate returns the key that is wrong, and why; "" for none.
 func (w Where) Validate() (key, why string) {
 	switch {
 	case w.Region == "" && (w.Role != "" || w.Endpoint != ""):
 		return "region", "missing: name the region whose Cloud Map is asked, such as eu-west-1"
-	case w.Region != "" && !regionRE.MatchString(w.Region):
-		return "region", fmt.Sprintf("%q is not the name of a region, such as eu-west-1", w.Region)
-	case w.Role != "" && !roleRE.MatchString(w.Role):
-		return "role", fmt.Sprintf("%q is not the ARN of a role", w.Role)
+	case w.Region != "" && awsclient.CheckRegion(w.Region) != nil:
+		return "region", awsclient.CheckRegion(w.Region).Error()
+	case w.Role != "" && awsclient.CheckRole(w.Role) != nil:
+		return "role", awsclient.CheckRole(w.Role).Error()
 	case w.Every != 0 && w.Every < minEvery:
 		return "every", fmt.Sprintf("%s is less than %s", w.Every, minEvery)
 	}
 	if w.Endpoint == "" {
 		return "", ""
 	}
-	u, err := url.Parse(w.Endpoint)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "endpoint", fmt.Sprintf("%q is not the URL of a host", w.Endpoint)
-	}
-	a, _ := netip.ParseAddr(u.Hostname())
-	if u.Scheme != "https" && (u.Scheme != "http" || !a.IsLoopback()) {
-		return "endpoint", "it must be https: what is asked has a session token, and the answer says whom proxies call"
+	if err := awsclient.CheckEndpoint(w.Endpoint); err != nil {
+		return "endpoint", err.Error()
 	}
 	return "", ""
 }
@@ -85,14 +69,9 @@ func (w Where) Validate() (key, why string) {
 // AWS is Cloud Map itself.
 type AWS struct{ client *servicediscovery.Client }
 
-// Open makes the client; nothing is asked before the first question. Credentials come from
-// the environment: keys, a web identity, a container's role, or an instance's. Files of
-// somebody's home folder are not read, for they name programs to be run.
+// Open makes the client; nothing is asked before the first question.
 func (w Where) Open(ctx context.Context) (*AWS, error) {
-	conf, err := config.LoadDefaultConfig(ctx,
-		config.WithRegion(w.Region), config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{}),
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(each)),
-		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} })) // Services tries again
+	conf, err := awsclient.Load(ctx, w.Region, each) // Services tries again
 	if err != nil {
 		return nil, fmt.Errorf("cloud_map: %w", err)
 	}
@@ -100,40 +79,16 @@ func (w Where) Open(ctx context.Context) (*AWS, error) {
 		conf.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(conf), w.Role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "signet" }))
 	}
 	return &AWS{servicediscovery.NewFromConfig(conf, func(o *servicediscovery.Options) {
-		o.APIOptions = append(o.APIOptions, bounded)
+		o.APIOptions = append(o.APIOptions, awsclient.Bounded(mostAnswer))
 		if w.Endpoint != "" {
 			o.BaseEndpoint = &w.Endpoint
-			o.APIOptions = append(o.APIOptions, asGiven)
+			o.APIOptions = append(o.APIOptions, awsclient.AsGiven)
 		}
 	})}, nil
 }
 
 // mostAnswer is more than a thousand instances have with thirty attributes each.
 const mostAnswer = 64 << 20
-
-// bounded has no more of an answer read than that.
-func bounded(s *middleware.Stack) error {
-	return s.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Bounded", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-		out, metadata, err := next.HandleDeserialize(ctx, in)
-		if resp, ok := out.RawResponse.(*smithyhttp.Response); ok {
-			resp.Body = body{io.LimitReader(resp.Body, mostAnswer), resp.Body}
-		}
-		return out, metadata, err
-	}), middleware.After)
-}
-
-// body is one whose reader ends early.
-type body struct {
-	io.Reader
-	io.Closer
-}
-
-// asGiven has no prefix put before the host of an endpoint.
-func asGiven(s *middleware.Stack) error {
-	return s.Initialize.Add(middleware.InitializeMiddlewareFunc("AsGiven", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
-		return next.HandleInitialize(smithyhttp.DisableEndpointHostPrefix(ctx, true), in)
-	}), middleware.Before)
-}
 
 // Discover implements Asker. An instance that is unhealthy is not called unless all are:
 // then what says so is more likely to be wrong than all of them.
