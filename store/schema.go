@@ -114,6 +114,13 @@ var migrations = []string{
 	// 8: whose an object is, then and now. Of those before it is nobody's.
 	`ALTER TABLE objects ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 	ALTER TABLE changes ADD COLUMN owner TEXT NOT NULL DEFAULT ''`,
+
+	// 9: evidence of hosts that is good once and was used, for as long as it could be used again.
+	`CREATE TABLE used (
+		hash  BLOB PRIMARY KEY,
+		until INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX used_until ON used (until)`,
 }
 
 // logMarkSince is the schema that has log_mark first.

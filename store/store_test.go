@@ -164,7 +164,7 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a", Address: "192.0.2.1"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DELETE FROM changes WHERE revision = 1; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP TABLE used; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestWhatWasPrunedBeforeHistoryWasKeptIsKnownFromThenOn(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DELETE FROM changes WHERE revision = 1; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; PRAGMA user_version = 6`)
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP TABLE used; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; PRAGMA user_version = 6`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestWhatWasStoredBeforeThereWereOwnersIsNobodys(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; PRAGMA user_version = 7`)
+	exec(t, path, `DROP TABLE used; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; PRAGMA user_version = 7`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}

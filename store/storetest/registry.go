@@ -57,6 +57,38 @@ func tokenExpires(t *testing.T, b Backend) {
 	}
 }
 
+func evidenceUsedOnce(t *testing.T, b Backend) {
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			first, err := b.UseOnce(t.Context(), []byte("a\x00b"), noon, noon.Add(time.Minute))
+			if err != nil {
+				t.Error(err)
+			}
+			if first {
+				won.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of 50 were the first", n)
+	}
+	use := func(hash string, now time.Time, want bool) {
+		t.Helper()
+		if first, err := b.UseOnce(t.Context(), []byte(hash), now, now.Add(time.Minute)); first != want || err != nil {
+			t.Errorf("%s at %s: %t, %v", hash, now, first, err)
+		}
+	}
+	use("another", noon, true)
+	use("a\x00b", noon.Add(time.Minute), false) // it has not ended before then
+	for n := range 10 {
+		use(fmt.Sprint(n), noon.Add(2*time.Minute), true) // makes room
+	}
+	use("a\x00b", noon.Add(2*time.Minute), true) // nobody asks for what has ended: that it is forgotten shows here
+}
+
 func agent(id, key string) store.Agent {
 	return store.Agent{ID: id, Group: "g", Hostname: "h", HostKey: []byte(key), Joined: noon, Address: "192.0.2.1"}
 }

@@ -23,6 +23,7 @@ type Backend interface {
 	Wait(ctx context.Context, after uint64) (uint64, error)
 	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
 	UseToken(ctx context.Context, hash []byte, now time.Time) (string, error)
+	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
 	PutAgent(ctx context.Context, a store.Agent) error
 	Joined() (n uint64, next <-chan struct{})
 	AgentByKey(ctx context.Context, hostKey []byte) (store.Agent, error)
@@ -58,6 +59,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"WaitEndsWithItsContext", waitEnds},
 		{"ATokenIsUsedOnce", tokenUsedOnce},
 		{"AnExpiredTokenIsRefused", tokenExpires},
+		{"EvidenceIsUsedOnceAndForgottenAfterItsEnd", evidenceUsedOnce},
 		{"WhoFollowsTheAgentsIsWokenByEachThatJoins", joinWakes},
 		{"ABanIsNeverLiftedByJoiningAgain", banStays},
 		{"ADeletedAgentIsForgottenAndABannedOneIsNot", deletedAgentIsForgotten},
