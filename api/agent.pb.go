@@ -79,7 +79,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type AgentFinding_Kind int32
@@ -151,7 +151,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type ProxyStatus_State int32
@@ -215,7 +215,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // What speaker_problem is about.
@@ -271,7 +271,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{19, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -327,7 +327,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{19, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -379,7 +379,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type AttestRequest struct {
@@ -390,6 +390,7 @@ type AttestRequest struct {
 	//
 	//	*AttestRequest_JoinToken
 	//	*AttestRequest_X509Pop
+	//	*AttestRequest_AwsTask
 	Evidence isAttestRequest_Evidence `protobuf_oneof:"evidence"`
 	// csr in DER for the agent's SVID.
 	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -453,6 +454,15 @@ func (x *AttestRequest) GetX509Pop() *X509PoP {
 	return nil
 }
 
+func (x *AttestRequest) GetAwsTask() *AWSTask {
+	if x != nil {
+		if x, ok := x.Evidence.(*AttestRequest_AwsTask); ok {
+			return x.AwsTask
+		}
+	}
+	return nil
+}
+
 func (x *AttestRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
@@ -480,9 +490,15 @@ type AttestRequest_X509Pop struct {
 	X509Pop *X509PoP `protobuf:"bytes,4,opt,name=x509pop,proto3,oneof"`
 }
 
+type AttestRequest_AwsTask struct {
+	AwsTask *AWSTask `protobuf:"bytes,5,opt,name=aws_task,json=awsTask,proto3,oneof"`
+}
+
 func (*AttestRequest_JoinToken) isAttestRequest_Evidence() {}
 
 func (*AttestRequest_X509Pop) isAttestRequest_Evidence() {}
+
+func (*AttestRequest_AwsTask) isAttestRequest_Evidence() {}
 
 // X509PoP: a certificate of the host by its operator's authority, and the proof that the host has its key.
 type X509PoP struct {
@@ -539,6 +555,52 @@ func (x *X509PoP) GetSignature() []byte {
 	return nil
 }
 
+// AWSTask: a token of AWS for the role of a task.
+type AWSTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// token of sts:GetWebIdentityToken, for an audience that names this connection.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AWSTask) Reset() {
+	*x = AWSTask{}
+	mi := &file_api_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AWSTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AWSTask) ProtoMessage() {}
+
+func (x *AWSTask) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AWSTask.ProtoReflect.Descriptor instead.
+func (*AWSTask) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AWSTask) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type AttestResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
@@ -551,7 +613,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_api_agent_proto_msgTypes[2]
+	mi := &file_api_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +625,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[2]
+	mi := &file_api_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +638,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AttestResponse) GetAgentId() string {
@@ -609,7 +671,7 @@ type IssueRequest struct {
 
 func (x *IssueRequest) Reset() {
 	*x = IssueRequest{}
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +683,7 @@ func (x *IssueRequest) String() string {
 func (*IssueRequest) ProtoMessage() {}
 
 func (x *IssueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +696,7 @@ func (x *IssueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
 func (*IssueRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *IssueRequest) GetRequests() []*SVIDRequest {
@@ -655,7 +717,7 @@ type SVIDRequest struct {
 
 func (x *SVIDRequest) Reset() {
 	*x = SVIDRequest{}
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +729,7 @@ func (x *SVIDRequest) String() string {
 func (*SVIDRequest) ProtoMessage() {}
 
 func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +742,7 @@ func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SVIDRequest) GetEntry() string {
@@ -707,7 +769,7 @@ type IssueResponse struct {
 
 func (x *IssueResponse) Reset() {
 	*x = IssueResponse{}
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +781,7 @@ func (x *IssueResponse) String() string {
 func (*IssueResponse) ProtoMessage() {}
 
 func (x *IssueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +794,7 @@ func (x *IssueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueResponse.ProtoReflect.Descriptor instead.
 func (*IssueResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IssueResponse) GetResults() []*SVIDResult {
@@ -752,7 +814,7 @@ type SVIDResult struct {
 
 func (x *SVIDResult) Reset() {
 	*x = SVIDResult{}
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +826,7 @@ func (x *SVIDResult) String() string {
 func (*SVIDResult) ProtoMessage() {}
 
 func (x *SVIDResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +839,7 @@ func (x *SVIDResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDResult.ProtoReflect.Descriptor instead.
 func (*SVIDResult) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SVIDResult) GetChain() [][]byte {
@@ -809,7 +871,7 @@ type SessionUp struct {
 
 func (x *SessionUp) Reset() {
 	*x = SessionUp{}
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +883,7 @@ func (x *SessionUp) String() string {
 func (*SessionUp) ProtoMessage() {}
 
 func (x *SessionUp) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +896,7 @@ func (x *SessionUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUp.ProtoReflect.Descriptor instead.
 func (*SessionUp) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionUp) GetMessage() isSessionUp_Message {
@@ -925,7 +987,7 @@ type SessionDown struct {
 
 func (x *SessionDown) Reset() {
 	*x = SessionDown{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +999,7 @@ func (x *SessionDown) String() string {
 func (*SessionDown) ProtoMessage() {}
 
 func (x *SessionDown) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1012,7 @@ func (x *SessionDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDown.ProtoReflect.Descriptor instead.
 func (*SessionDown) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionDown) GetMessage() isSessionDown_Message {
@@ -1056,7 +1118,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1130,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1143,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Probe) GetNonce() string {
@@ -1108,7 +1170,7 @@ type Unserved struct {
 
 func (x *Unserved) Reset() {
 	*x = Unserved{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1182,7 @@ func (x *Unserved) String() string {
 func (*Unserved) ProtoMessage() {}
 
 func (x *Unserved) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1195,7 @@ func (x *Unserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
 func (*Unserved) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Unserved) GetReasons() map[string]string {
@@ -1153,7 +1215,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1227,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1240,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Withdrawn) GetPids() map[string]int64 {
@@ -1199,7 +1261,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1273,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1286,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -1252,7 +1314,7 @@ type DecisionsQuestion struct {
 
 func (x *DecisionsQuestion) Reset() {
 	*x = DecisionsQuestion{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1326,7 @@ func (x *DecisionsQuestion) String() string {
 func (*DecisionsQuestion) ProtoMessage() {}
 
 func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1339,7 @@ func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsQuestion.ProtoReflect.Descriptor instead.
 func (*DecisionsQuestion) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DecisionsQuestion) GetNonce() string {
@@ -1305,7 +1367,7 @@ type DecisionsAnswer struct {
 
 func (x *DecisionsAnswer) Reset() {
 	*x = DecisionsAnswer{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1379,7 @@ func (x *DecisionsAnswer) String() string {
 func (*DecisionsAnswer) ProtoMessage() {}
 
 func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1392,7 @@ func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsAnswer.ProtoReflect.Descriptor instead.
 func (*DecisionsAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DecisionsAnswer) GetNonce() string {
@@ -1373,7 +1435,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1447,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1460,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1489,7 +1551,7 @@ type ViewStatus struct {
 
 func (x *ViewStatus) Reset() {
 	*x = ViewStatus{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1563,7 @@ func (x *ViewStatus) String() string {
 func (*ViewStatus) ProtoMessage() {}
 
 func (x *ViewStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1576,7 @@ func (x *ViewStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
 func (*ViewStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
@@ -1566,7 +1628,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1640,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1653,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1666,7 +1728,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1740,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1753,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1876,7 +1938,7 @@ type TypeStatus struct {
 
 func (x *TypeStatus) Reset() {
 	*x = TypeStatus{}
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1950,7 @@ func (x *TypeStatus) String() string {
 func (*TypeStatus) ProtoMessage() {}
 
 func (x *TypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1963,7 @@ func (x *TypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
 func (*TypeStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TypeStatus) GetTypeUrl() string {
@@ -1937,7 +1999,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2011,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2024,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -2010,7 +2072,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2084,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2097,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -2098,18 +2160,21 @@ var File_api_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xa0\x01\n" +
+	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xd7\x01\n" +
 	"\rAttestRequest\x12\x1f\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x124\n" +
-	"\ax509pop\x18\x04 \x01(\v2\x18.signet.v1alpha1.X509PoPH\x00R\ax509pop\x12\x10\n" +
+	"\ax509pop\x18\x04 \x01(\v2\x18.signet.v1alpha1.X509PoPH\x00R\ax509pop\x125\n" +
+	"\baws_task\x18\x05 \x01(\v2\x18.signet.v1alpha1.AWSTaskH\x00R\aawsTask\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostnameB\n" +
 	"\n" +
 	"\bevidence\"=\n" +
 	"\aX509PoP\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"i\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x1f\n" +
+	"\aAWSTask\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\x12&\n" +
@@ -2299,7 +2364,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2309,82 +2374,84 @@ var file_api_agent_proto_goTypes = []any{
 	(SVIDStatus_Consumer)(0),      // 5: signet.v1alpha1.SVIDStatus.Consumer
 	(*AttestRequest)(nil),         // 6: signet.v1alpha1.AttestRequest
 	(*X509PoP)(nil),               // 7: signet.v1alpha1.X509PoP
-	(*AttestResponse)(nil),        // 8: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 9: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 10: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 11: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 12: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 13: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 14: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 15: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 16: signet.v1alpha1.Unserved
-	(*Withdrawn)(nil),             // 17: signet.v1alpha1.Withdrawn
-	(*ExplainAnswer)(nil),         // 18: signet.v1alpha1.ExplainAnswer
-	(*DecisionsQuestion)(nil),     // 19: signet.v1alpha1.DecisionsQuestion
-	(*DecisionsAnswer)(nil),       // 20: signet.v1alpha1.DecisionsAnswer
-	(*Report)(nil),                // 21: signet.v1alpha1.Report
-	(*ViewStatus)(nil),            // 22: signet.v1alpha1.ViewStatus
-	(*AgentFinding)(nil),          // 23: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 24: signet.v1alpha1.ProxyStatus
-	(*TypeStatus)(nil),            // 25: signet.v1alpha1.TypeStatus
-	(*ResourceStatus)(nil),        // 26: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 27: signet.v1alpha1.SVIDStatus
-	nil,                           // 28: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 29: signet.v1alpha1.Withdrawn.PidsEntry
-	(*Decision)(nil),              // 30: signet.v1alpha1.Decision
-	(*DecisionFilter)(nil),        // 31: signet.v1alpha1.DecisionFilter
-	(*VirtualNodeRef)(nil),        // 32: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*AWSTask)(nil),               // 8: signet.v1alpha1.AWSTask
+	(*AttestResponse)(nil),        // 9: signet.v1alpha1.AttestResponse
+	(*IssueRequest)(nil),          // 10: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 11: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 12: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 13: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 14: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 15: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 16: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 17: signet.v1alpha1.Unserved
+	(*Withdrawn)(nil),             // 18: signet.v1alpha1.Withdrawn
+	(*ExplainAnswer)(nil),         // 19: signet.v1alpha1.ExplainAnswer
+	(*DecisionsQuestion)(nil),     // 20: signet.v1alpha1.DecisionsQuestion
+	(*DecisionsAnswer)(nil),       // 21: signet.v1alpha1.DecisionsAnswer
+	(*Report)(nil),                // 22: signet.v1alpha1.Report
+	(*ViewStatus)(nil),            // 23: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 24: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 25: signet.v1alpha1.ProxyStatus
+	(*TypeStatus)(nil),            // 26: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 27: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 28: signet.v1alpha1.SVIDStatus
+	nil,                           // 29: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 30: signet.v1alpha1.Withdrawn.PidsEntry
+	(*Decision)(nil),              // 31: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 32: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 33: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
-	10, // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	12, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	21, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	18, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	20, // 5: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
-	15, // 6: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	16, // 7: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	17, // 8: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	19, // 9: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
-	28, // 10: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	29, // 11: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	30, // 12: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	31, // 13: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
-	30, // 14: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
-	24, // 15: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	27, // 16: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 17: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	23, // 18: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	22, // 19: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	32, // 20: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	26, // 21: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 22: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	32, // 23: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	26, // 24: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 25: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 26: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 27: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	33, // 28: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	25, // 29: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	26, // 30: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	33, // 31: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	33, // 32: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	33, // 33: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 34: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	34, // 35: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 36: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 37: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 38: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 39: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 40: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 41: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	39, // [39:42] is the sub-list for method output_type
-	36, // [36:39] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	8,  // 1: signet.v1alpha1.AttestRequest.aws_task:type_name -> signet.v1alpha1.AWSTask
+	11, // 2: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	13, // 3: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	22, // 4: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	19, // 5: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	21, // 6: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
+	16, // 7: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	17, // 8: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	18, // 9: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	20, // 10: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	29, // 11: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	30, // 12: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	31, // 13: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	32, // 14: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	31, // 15: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	25, // 16: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	28, // 17: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 18: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	24, // 19: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	23, // 20: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	33, // 21: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	27, // 22: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 23: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	33, // 24: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	27, // 25: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 26: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 27: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 28: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	34, // 29: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	26, // 30: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	27, // 31: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	34, // 32: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	34, // 33: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	34, // 34: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 35: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	35, // 36: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 37: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	10, // 38: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	14, // 39: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	9,  // 40: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	12, // 41: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	15, // 42: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	40, // [40:43] is the sub-list for method output_type
+	37, // [37:40] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2397,31 +2464,32 @@ func file_api_agent_proto_init() {
 	file_api_agent_proto_msgTypes[0].OneofWrappers = []any{
 		(*AttestRequest_JoinToken)(nil),
 		(*AttestRequest_X509Pop)(nil),
+		(*AttestRequest_AwsTask)(nil),
 	}
-	file_api_agent_proto_msgTypes[7].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 		(*SessionUp_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[8].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 		(*SessionDown_Withdrawn)(nil),
 		(*SessionDown_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[17].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,7 +34,7 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.guarded(private.Self()); err != nil {
 		return fmt.Errorf("the server's files: %w", err)
 	}
-	_, err := nodes.Open(cfg.Join, nil) // tokens are not asked for here
+	_, err := nodes.Open(cfg.Join, nodes.Server{}) // which nobody asks for anything here
 	errs := []error{private.Writable(cfg.DataDir), err}
 	// The store first: a server that runs notes a record there after it is in the log.
 	seen, err := store.Check(ctx, dataDir(cfg.DataDir).store())

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -151,8 +152,9 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		return err
 	}
 	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
+	joining := platforms(s.cfg.Join)
 	s.issuers = issuers.New(issuers.Config{
-		List: func() []jwt.Issuer { return s.model().Issuers() }, Shared: s.common.keys,
+		List: func() []jwt.Issuer { return slices.Concat(s.model().Issuers(), joining) }, Shared: s.common.keys,
 		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
 	})
 	if err := s.openCloudMap(ctx, changed); err != nil {
@@ -220,7 +222,7 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	attestors, err := nodes.Open(s.cfg.Join, s.store)
+	attestors, err := nodes.Open(s.cfg.Join, nodes.Server{JoinTokens: s.store, Once: s.store, Tokens: platformTokens{s.issuers, platforms(s.cfg.Join)}})
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}

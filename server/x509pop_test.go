@@ -105,7 +105,7 @@ func (h *host) evidence(l line, certificate, key string) *api.AttestRequest {
 		h.t.Fatal(err)
 	}
 	req := &api.AttestRequest{Csr: newCSR(h.t, h.key), Hostname: "rack-1"}
-	if err := give(h.channel(l), req); err != nil {
+	if err := give(h.t.Context(), h.channel(l), req); err != nil {
 		h.t.Fatal(err)
 	}
 	return req

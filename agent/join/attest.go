@@ -74,7 +74,7 @@ func (e *Enrolment) call(ctx context.Context, verify serverVerifier, evidence no
 		if err != nil {
 			return nil, fmt.Errorf("attest: %w", err)
 		}
-		if err := evidence(on, req); err != nil {
+		if err := evidence(ctx, on, req); err != nil {
 			return nil, fmt.Errorf("attest: %w", err)
 		}
 	}

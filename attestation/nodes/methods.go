@@ -2,10 +2,12 @@ package nodes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"signet.example/api"
+	"signet.example/attestation/awstask"
 	"signet.example/attestation/jointoken"
 	"signet.example/attestation/x509pop"
 )
@@ -14,25 +16,36 @@ import (
 type Config struct {
 	// X509PoP has hosts join by a certificate of the operator's authority.
 	X509PoP x509pop.Config `yaml:"x509pop" json:"x509pop"`
+	// AWSTask has tasks join by a token that AWS signs for their role.
+	AWSTask awstask.Config `yaml:"aws_task" json:"aws_task"`
 }
 
 // HostConfig is a host's: by what it joins, where it has no token.
 type HostConfig struct {
 	// X509PoP is a certificate of the operator's authority.
 	X509PoP x509pop.Host `yaml:"x509pop"`
+	// AWSTask is the role of AWS with which this task runs.
+	AWSTask awstask.Host `yaml:"aws_task"`
+}
+
+// Server is what the server's ends need of the server.
+type Server struct {
+	JoinTokens jointoken.Tokens
+	Tokens     awstask.Tokens
+	Once       awstask.Once
 }
 
 // methods are all of them. A method that is not here is refused by its name.
 var methods = []method{
 	{
 		name: "join_token",
-		attestor: func(_ Config, tokens jointoken.Tokens) (attestor, error) {
-			return byToken{jointoken.Attestor{Tokens: tokens}}, nil
+		attestor: func(_ Config, s Server) (attestor, error) {
+			return byToken{jointoken.Attestor{Tokens: s.JoinTokens}}, nil
 		},
 	},
 	{
 		name: x509pop.Name, selectors: x509pop.Selectors,
-		attestor: func(cfg Config, _ jointoken.Tokens) (attestor, error) {
+		attestor: func(cfg Config, _ Server) (attestor, error) {
 			v, err := cfg.X509PoP.Open()
 			if v == nil || err != nil {
 				return nil, err
@@ -45,11 +58,24 @@ var methods = []method{
 		},
 		current: func(cfg HostConfig, now time.Time) error { return cfg.X509PoP.Current(now) },
 	},
+	{
+		name: awstask.Name, selectors: awstask.Selectors,
+		attestor: func(cfg Config, s Server) (attestor, error) {
+			v, err := cfg.AWSTask.Open(s.Tokens, s.Once)
+			if v == nil || err != nil {
+				return nil, err
+			}
+			return byAWSTask{v}, nil
+		},
+		given:    func(cfg HostConfig) bool { return cfg.AWSTask != awstask.Host{} },
+		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask), cfg.AWSTask.Try() },
+		current:  func(cfg HostConfig, _ time.Time) error { return cfg.AWSTask.Try() },
+	},
 }
 
 // Token is what a host shows that was given a join token.
 func Token(t jointoken.Token) Evidence {
-	return func(_ Channel, req *api.AttestRequest) error {
+	return func(_ context.Context, _ Channel, req *api.AttestRequest) error {
 		req.Evidence = &api.AttestRequest_JoinToken{JoinToken: t.SecretText()}
 		return nil
 	}
@@ -70,7 +96,7 @@ func (b byToken) attest(ctx context.Context, req *api.AttestRequest, _ Channel, 
 
 // proveX509 is what a host shows that has a certificate.
 func proveX509(host x509pop.Host) Evidence {
-	return func(on Channel, req *api.AttestRequest) error {
+	return func(_ context.Context, on Channel, req *api.AttestRequest) error {
 		challenge, err := on.challenge(x509pop.Name)
 		if err != nil {
 			return err
@@ -109,4 +135,45 @@ func (b byX509PoP) attest(_ context.Context, req *api.AttestRequest, on Channel,
 		return Node{}, fmt.Errorf("%w: %s: %w", ErrEvidence, x509pop.Name, err)
 	}
 	return Node{Selectors: sels, Key: key}, nil
+}
+
+// proveAWSTask is what a task shows that runs with a role of AWS.
+func proveAWSTask(host awstask.Host) Evidence {
+	return func(ctx context.Context, on Channel, req *api.AttestRequest) error {
+		challenge, err := on.challenge(awstask.Name)
+		if err != nil {
+			return err
+		}
+		token, err := host.Prove(ctx, on.TrustDomain.Name(), challenge)
+		if err != nil {
+			return fmt.Errorf("join.%s: %w", awstask.Name, err)
+		}
+		req.Evidence = &api.AttestRequest_AwsTask{AwsTask: &api.AWSTask{Token: token}}
+		return nil
+	}
+}
+
+// byAWSTask: strangers can send such evidence, so that its bucket is their address's.
+type byAWSTask struct{ *awstask.Verifier }
+
+func (byAWSTask) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {
+	if err := awstask.Check(req.GetAwsTask().GetToken()); err != nil {
+		return Weight{}, fmt.Errorf("%w: %s: %w", ErrEvidence, awstask.Name, err)
+	}
+	return Weight{Units: 1}, nil
+}
+
+func (b byAWSTask) attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
+	challenge, err := on.challenge(awstask.Name)
+	if err != nil {
+		return Node{}, err
+	}
+	sels, err := b.Verify(ctx, req.GetAwsTask().GetToken(), on.TrustDomain.Name(), challenge, now)
+	switch {
+	case errors.Is(err, awstask.ErrNotNow):
+		return Node{}, err
+	case err != nil:
+		return Node{}, fmt.Errorf("%w: %s: %w", ErrEvidence, awstask.Name, err)
+	}
+	return Node{Selectors: sels}, nil
 }

@@ -27,7 +27,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"signet.example/api"
-	"signet.example/attestation/jointoken"
 	"signet.example/identity"
 )
 
@@ -67,8 +66,9 @@ func (c Channel) challenge(method string) ([]byte, error) {
 	return secret, nil
 }
 
-// Evidence puts a host's evidence into the request that goes out on a channel.
-type Evidence func(on Channel, req *api.AttestRequest) error
+// Evidence puts a host's evidence into the request that goes out on a channel. It may ask
+// others for it, and waits no longer than ctx.
+type Evidence func(ctx context.Context, on Channel, req *api.AttestRequest) error
 
 // Weight is who pays for the check of evidence, and how much, before it is made.
 type Weight struct {
@@ -105,7 +105,7 @@ type method struct {
 	// selectors are the forms that hosts have by it, each with a check of its value.
 	selectors map[string]func(string) error
 	// attestor is the server's end; nil where the configuration does not turn it on.
-	attestor func(Config, jointoken.Tokens) (attestor, error)
+	attestor func(Config, Server) (attestor, error)
 	// given reports whether a host's configuration has it, and evidence is the host's
 	// end, which reads what is configured, so that it can be tried. Both are nil for
 	// what a host is given while it joins.
@@ -119,10 +119,10 @@ type method struct {
 type Attestors struct{ by map[string]attestor }
 
 // Open makes those of a configuration, which it reads the files of.
-func Open(cfg Config, tokens jointoken.Tokens) (*Attestors, error) {
+func Open(cfg Config, s Server) (*Attestors, error) {
 	a := &Attestors{by: map[string]attestor{}}
 	for _, m := range methods {
-		one, err := m.attestor(cfg, tokens)
+		one, err := m.attestor(cfg, s)
 		if err != nil {
 			return nil, fmt.Errorf("join.%s.%w", m.name, err)
 		}

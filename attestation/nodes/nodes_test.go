@@ -92,7 +92,7 @@ func TestEvidenceOfAMethodThatIsNotTurnedOnIsRefusedByItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	req := &api.AttestRequest{}
-	if err := nodes.Token(token)(nodes.Channel{}, req); err != nil || nodes.Method(req) != "join_token" || req.GetJoinToken() != token.SecretText() {
+	if err := nodes.Token(token)(t.Context(), nodes.Channel{}, req); err != nil || nodes.Method(req) != "join_token" || req.GetJoinToken() != token.SecretText() {
 		t.Errorf("%q, %v", nodes.Method(req), err)
 	}
 }

@@ -41,7 +41,6 @@ var (
 	ErrPayload    = errors.New("its claims are no JSON object, or have a name twice")
 	errNoIssuer   = errors.New("it has no issuer (iss)")
 	errIssuer     = errors.New("no JWTIssuer has its issuer")
-	errNoKeys     = errors.New("none of its issuer's keys is here")
 	errKey        = errors.New("its issuer has no key of its kid")
 	errKeyAlg     = errors.New("its issuer's key of its kid is for another algorithm")
 	errNoKeyID    = errors.New("it has no kid, and its issuer not exactly one key for its algorithm")
@@ -58,11 +57,14 @@ var (
 	errNotYet     = errors.New("not valid yet")
 )
 
+// ErrNoKeys is returned for a token of an issuer of whose keys there is none: it may be good.
+var ErrNoKeys = errors.New("none of its issuer's keys is here")
+
 // Token is verified except for its times, which are CheckTime's.
 type Token struct {
 	Issuer, Subject, KeyID string
 	Audience               []string
-	Expiry                 time.Time
+	Issued, Expiry         time.Time // Issued is zero where it does not say
 	// Claims are all of it, decoded: numbers as they were written.
 	Claims map[string]any
 	// Size is that of the payload, in bytes.
@@ -203,7 +205,7 @@ func (i *issuer) key(alg, kid string) (key, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(i.keys) == 0:
-		return key{}, errNoKeys
+		return key{}, ErrNoKeys
 	case kid == "":
 		return key{}, errNoKeyID
 	case named:
@@ -318,6 +320,7 @@ func (t *Token) readTimes() error {
 	if err != nil {
 		return err
 	}
+	t.Issued = iat
 	if iat.After(exp) {
 		return errOrder
 	}

@@ -88,7 +88,11 @@ func (l Look) issuers() []*api.Finding {
 		if f.Fetched.IsZero() {
 			severity, what = sevError, "there never were any, so that each of its tokens is refused"
 		}
-		list = append(list, finding(findJWKS, severity, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
+		subject, fix := "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers"
+		if strings.Contains(name, ":") { // of hosts, by the server's configuration: no object's name has a colon
+			subject, fix = name, "see in the server's configuration that the issuer is right, and that this server reaches it"
+		}
+		list = append(list, finding(findJWKS, severity, subject, fix,
 			"its keys could not be fetched; %s: %s", what, f.Err))
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Losing)) {

@@ -1,5 +1,5 @@
-// Package issuers keeps the public keys of end-user token issuers: fetching them, from
-// nowhere but where an operator said, keeping the last good ones over failures and
+// Package issuers keeps the public keys of token issuers, of end users and of hosts that join:
+// fetching them, from nowhere but where an operator said, keeping the last good ones over failures and
 // restarts, and what agents are told of them.
 //
 // It must not know how issuers are applied or stored, or how agents are reached: it is

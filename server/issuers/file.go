@@ -17,6 +17,9 @@ func OpenFile(path string, log *slog.Logger) (*shared.File[Sets], error) {
 			return sets
 		},
 		Write: func(sets Sets) Sets { return sets },
-		Same:  func(a, b Sets) bool { return maps.EqualFunc(a, b, Set.same) },
+		// A restart fetches nothing before it is due, so that the time is kept as well.
+		Same: func(a, b Sets) bool {
+			return maps.EqualFunc(a, b, func(x, y Set) bool { return x.same(y) && x.Fetched.Equal(y.Fetched) })
+		},
 	}, log)
 }

@@ -146,12 +146,17 @@ func (i *Keys) refresh(ctx context.Context) time.Duration {
 }
 
 // due reports whether an issuer's keys are to be fetched: it is time, or another server
-// whose list is older has let go of them.
+// whose list is older has let go of them. What was fetched before a restart is not fetched
+// again because of it.
 func (i *Keys) due(is jwt.Issuer) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	k := i.tried[is.Name]
-	return k == nil || k.url != is.JWKSURL || !k.next.After(i.Clock()) || k.err == "" && i.sets()[is.Name].URL != is.JWKSURL
+	k, now := i.tried[is.Name], i.Clock()
+	if s := i.sets()[is.Name]; k == nil && s.URL == is.JWKSURL && !s.Fetched.After(now) && s.Fetched.Add(is.Refresh).After(now) {
+		k = &attempt{url: is.JWKSURL, next: s.Fetched.Add(is.Refresh)}
+		i.tried[is.Name] = k
+	}
+	return k == nil || k.url != is.JWKSURL || !k.next.After(now) || k.err == "" && i.sets()[is.Name].URL != is.JWKSURL
 }
 
 // forget drops what the model no longer has: keys of another URL vouch for nothing here.
@@ -250,16 +255,39 @@ var noKeys = []byte(`{"keys":[]}`)
 func (i *Keys) Resources(list []jwt.Issuer) []*api.JWTIssuer {
 	var all []*api.JWTIssuer
 	for _, is := range list {
-		jwks := is.JWKS
-		if is.JWKSURL != "" {
-			jwks = noKeys
-			if s := i.sets()[is.Name]; s.URL == is.JWKSURL && len(s.JWKS) > 0 {
-				jwks = s.JWKS
-			}
-		}
-		all = append(all, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: jwks})
+		all = append(all, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: i.of(is)})
 	}
 	return all
+}
+
+// of is the key set of an issuer, as it is now.
+func (i *Keys) of(is jwt.Issuer) []byte {
+	if is.JWKSURL == "" {
+		return is.JWKS
+	}
+	if s := i.sets()[is.Name]; s.URL == is.JWKSURL && len(s.JWKS) > 0 {
+		return s.JWKS
+	}
+	return noKeys
+}
+
+// Verify checks a token of one of these issuers for an audience, by the keys that there are
+// now, which no token causes to be fetched.
+func (i *Keys) Verify(list []jwt.Issuer, text, audience string, now time.Time) (*jwt.Token, error) {
+	c, err := jwt.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.Clone(list)
+	for n, is := range list {
+		list[n].Audiences, list[n].JWKS = []string{audience}, i.of(is)
+	}
+	known, _ := jwt.NewIssuers(list) // a key that is left out is a finding since it was fetched
+	t, err := known.Verify(c)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.CheckTime(now)
 }
 
 // Failure is of the last fetch; Fetched is when the keys in use were, if ever.

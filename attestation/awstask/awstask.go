@@ -1,0 +1,115 @@
+// Package awstask attests a task of AWS by a token that AWS signs for the role with which
+// it runs (sts:GetWebIdentityToken). It owns both ends: Host asks for a token that names the
+// connection on which it is shown, Verifier says what it shows of the task. It must not know how
+// signatures are verified and keys are fetched (Tokens), where it is kept what was used
+// (Once), what a challenge is made of, nor which group a task is in.
+//
+// Main types in reading order: Host, Config, Token, Verifier. Safe for concurrent use.
+package awstask
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/aws-sdk-go-v2/service/sts/types"
+
+	"signet.example/internal/awsclient"
+)
+
+// Name is the method's, and the type of its selectors.
+const Name = "aws_task"
+
+const (
+	fromEnvironment = "environment"
+	regionVariable  = "AWS_REGION"
+	// asked is how long STS has for its answer: a server waits five seconds for the first call
+	// of a host that it does not know.
+	asked      = 4 * time.Second
+	lifetime   = 60 // seconds, the least that STS gives
+	mostAnswer = 256 << 10
+)
+
+// Host is the host's end, as configured.
+type Host struct {
+	// Region whose STS is asked, such as eu-west-1; "environment" takes it from AWS_REGION,
+	// which ECS sets in each task.
+	Region string `yaml:"region"`
+	// Endpoint in place of the region's own, as of an interface endpoint of a VPC.
+	Endpoint string `yaml:"endpoint"`
+}
+
+// Try reports what is wrong with the configuration, beginning with the key. It asks nobody.
+func (h Host) Try() error {
+	if _, err := h.region(); err != nil {
+		return fmt.Errorf("region: %w", err)
+	}
+	if h.Endpoint == "" {
+		return nil
+	}
+	if err := awsclient.CheckEndpoint(h.Endpoint); err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	return nil
+}
+
+func (h Host) region() (string, error) {
+	region := h.Region
+	switch region {
+	case "":
+		return "", errors.New("missing: the region whose STS is asked, such as eu-west-1, or " + fromEnvironment + " for what " + regionVariable + " says")
+	case fromEnvironment:
+		if region = os.Getenv(regionVariable); region == "" {
+			return "", errors.New(regionVariable + " is not in the environment: ECS sets it; elsewhere name the region here")
+		}
+	}
+	return region, awsclient.CheckRegion(region)
+}
+
+// Prove asks STS for a token about a challenge of a trust domain. The credentials that it
+// asks with stay on the host; the token is good for a minute, on one connection.
+func (h Host) Prove(ctx context.Context, trustDomain string, challenge []byte) (string, error) {
+	if err := h.Try(); err != nil {
+		return "", err
+	}
+	region, err := h.region()
+	if err != nil {
+		return "", fmt.Errorf("region: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, asked)
+	defer cancel()
+	conf, err := awsclient.Load(ctx, region, asked)
+	if err != nil {
+		return "", err
+	}
+	client := sts.NewFromConfig(awsclient.Once(conf), func(o *sts.Options) {
+		o.APIOptions = append(o.APIOptions, awsclient.Bounded(mostAnswer))
+		if h.Endpoint != "" {
+			o.BaseEndpoint = &h.Endpoint
+		}
+	})
+	answer, err := client.GetWebIdentityToken(ctx, &sts.GetWebIdentityTokenInput{
+		Audience: []string{audience(trustDomain, challenge)}, SigningAlgorithm: aws.String("ES384"), DurationSeconds: aws.Int32(lifetime),
+	})
+	if _, off := errors.AsType[*types.OutboundWebIdentityFederationDisabledException](err); off {
+		return "", fmt.Errorf("STS gives no tokens for this account: `aws iam enable-outbound-web-identity-federation` turns that on: %w", err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask STS for a token; the task's role needs sts:GetWebIdentityToken: %w", err)
+	}
+	return aws.ToString(answer.WebIdentityToken), nil
+}
+
+// audience is whom a token is for: one connection to a server of one trust domain. IAM can
+// confine a role to those of the trust domain (sts:IdentityTokenAudience). The challenge is
+// a secret of the two ends, and AWS sees its hash.
+func audience(trustDomain string, challenge []byte) string {
+	sum := sha256.Sum256(challenge)
+	return "signet:" + trustDomain + ":" + hex.EncodeToString(sum[:])
+}

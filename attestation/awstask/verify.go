@@ -1,0 +1,253 @@
+package awstask
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"signet.example/identity"
+	"signet.example/internal/awsclient"
+)
+
+const (
+	maxAccounts = 16 // each has keys by which a token may have to be verified
+	maxRoles    = 256
+	maxToken    = 8 << 10
+	maxID       = 256
+	// maxAge is how long after it was issued a token is taken, whatever it says itself.
+	maxAge = 5 * time.Minute
+	// remembered is how long after its end a token that was used is known: clocks may be set.
+	remembered = time.Hour
+)
+
+// namespace is the claim in which STS says what is AWS's own.
+const namespace = "https://sts.amazonaws.com/"
+
+// Config is the server's end, as configured. Without accounts the method is off.
+type Config struct {
+	Accounts []Account `yaml:"accounts" json:"accounts"`
+}
+
+// Account is an account of AWS whose tasks may join.
+type Account struct {
+	// Account is its number, of twelve digits.
+	Account string `yaml:"account" json:"account"`
+	// Issuer is the URL that `aws iam get-outbound-web-identity-federation-info` has for it.
+	Issuer string `yaml:"issuer" json:"issuer"`
+	// Roles, by ARN, whose tasks may join.
+	Roles []string `yaml:"roles" json:"roles"`
+}
+
+// Issuer is one whose keys are needed.
+type Issuer struct {
+	Name string // for logs, metrics and findings
+	URL  string
+	Keys string // where its key set is
+}
+
+// Issuers are those of the accounts. Their keys are at the one path that AWS documents:
+// no discovery document says where else.
+func (c Config) Issuers() []Issuer {
+	var list []Issuer
+	for _, a := range c.Accounts {
+		list = append(list, Issuer{Name: "join." + Name + ":" + a.Account, URL: a.Issuer, Keys: a.Issuer + "/.well-known/jwks.json"})
+	}
+	return list
+}
+
+// Token is what a token says whose signature is good.
+type Token struct {
+	Issuer, Subject string
+	Audience        []string
+	Issued, Expires time.Time // Issued is zero where it does not say
+	// Claims are all of it, decoded: objects are map[string]any.
+	Claims map[string]any
+}
+
+// ErrNotNow is returned where evidence cannot be verified, or used up, at this moment: it may
+// be good, and the host is to try again.
+var ErrNotNow = errors.New("evidence cannot be verified now")
+
+// Tokens verifies tokens. It is called by any goroutine, and waits for nobody.
+type Tokens interface {
+	// Verify checks a token's form, its signature by a key of the issuer that it names, that
+	// it is for the audience, and its times. It may return ErrNotNow.
+	Verify(text, audience string, now time.Time) (Token, error)
+}
+
+// Once is where it is kept what was used. It is called by any goroutine.
+type Once interface {
+	// UseOnce reports whether the evidence of a hash is used for the first time, whatever runs
+	// beside it. On return that is durable, until then.
+	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
+}
+
+// Verifier checks evidence.
+type Verifier struct {
+	accounts map[string]Account // by issuer
+	tokens   Tokens
+	once     Once
+}
+
+// Open checks the configuration; nil where the method is off. An error begins with the key.
+func (c Config) Open(tokens Tokens, once Once) (*Verifier, error) {
+	if len(c.Accounts) == 0 {
+		return nil, nil
+	}
+	if n := len(c.Accounts); n > maxAccounts {
+		return nil, fmt.Errorf("accounts: %d of them: at most %d", n, maxAccounts)
+	}
+	v := &Verifier{accounts: map[string]Account{}, tokens: tokens, once: once}
+	for i, a := range c.Accounts {
+		if err := a.check(); err != nil {
+			return nil, fmt.Errorf("accounts[%d].%w", i, err)
+		}
+		if _, twice := v.accounts[a.Issuer]; twice {
+			return nil, fmt.Errorf("accounts[%d].issuer: it is another account's, too: each has its own", i)
+		}
+		if slices.ContainsFunc(c.Accounts[:i], func(b Account) bool { return a.Account == b.Account }) {
+			return nil, fmt.Errorf("accounts[%d].account: %s is there twice", i, a.Account)
+		}
+		v.accounts[a.Issuer] = a
+	}
+	return v, nil
+}
+
+var accountRE = regexp.MustCompile(`^[0-9]{12}$`)
+
+func (a Account) check() error {
+	if !accountRE.MatchString(a.Account) {
+		return fmt.Errorf("account: %q: want the twelve digits of an account of AWS, in quotes", a.Account)
+	}
+	if err := checkIssuer(a.Issuer); err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	if n := len(a.Roles); n == 0 || n > maxRoles {
+		return fmt.Errorf("roles: %d of them: want 1 to %d, by ARN: whose tasks may join", n, maxRoles)
+	}
+	for i, r := range a.Roles {
+		if err := awsclient.CheckRole(r); err != nil {
+			return fmt.Errorf("roles[%d]: %w", i, err)
+		}
+		if !strings.Contains(r, ":iam::"+a.Account+":role/") {
+			return fmt.Errorf("roles[%d]: %s is not a role of account %s", i, r, a.Account)
+		}
+	}
+	return nil
+}
+
+func checkIssuer(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(s, "/") {
+		return fmt.Errorf("%q: want the URL that `aws iam get-outbound-web-identity-federation-info` has, such as https://….tokens.sts.global.api.aws", s)
+	}
+	a, _ := netip.ParseAddr(u.Hostname())
+	if u.Scheme != "https" && (u.Scheme != "http" || !a.IsLoopback()) {
+		return fmt.Errorf("%q: it must be https: who sits on the wire would write the keys", s)
+	}
+	return nil
+}
+
+// Check refuses a token that is too large to be looked at. It verifies nothing.
+func Check(token string) error {
+	if n := len(token); n == 0 || n > maxToken {
+		return fmt.Errorf("token of %d bytes: want 1 to %d", n, maxToken)
+	}
+	return nil
+}
+
+// Verify checks a token about a challenge of a trust domain, and uses it up. It returns
+// the task's selectors. An error other than ErrNotNow is the token's fault.
+func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challenge []byte, now time.Time) (identity.Selectors, error) {
+	if err := Check(token); err != nil {
+		return nil, err
+	}
+	t, err := v.tokens.Verify(token, audience(trustDomain, challenge), now)
+	if err != nil {
+		return nil, err
+	}
+	id, sels, err := v.judge(t, now)
+	if err != nil {
+		return nil, err
+	}
+	first, err := v.once.UseOnce(ctx, id, now, t.Expires.Add(remembered))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)
+	case !first:
+		return nil, errors.New("the token was used before (jti)")
+	}
+	return sels, nil
+}
+
+// judge looks at the claims of a token whose signature is good. It returns by what the token is
+// known, and what it shows.
+func (v *Verifier) judge(t Token, now time.Time) (id []byte, sels identity.Selectors, err error) {
+	account, ok := v.accounts[t.Issuer]
+	if !ok {
+		return nil, nil, errors.New("its issuer (iss) is that of no account in join." + Name + ".accounts")
+	}
+	aws, _ := t.Claims[namespace].(map[string]any)
+	number, _ := aws["aws_account"].(string)
+	jti, _ := t.Claims["jti"].(string)
+	switch {
+	case len(t.Audience) != 1:
+		return nil, nil, errors.New("it is for more than one audience (aud)")
+	case number != account.Account:
+		return nil, nil, errors.New("its account (aws_account) is not that of its issuer")
+	case !slices.Contains(account.Roles, t.Subject):
+		return nil, nil, fmt.Errorf("its role (sub) %s is not among the roles of account %s in join.%s.accounts", identity.Abbreviate(t.Subject), account.Account, Name)
+	case t.Issued.IsZero() || now.Sub(t.Issued) > maxAge:
+		return nil, nil, fmt.Errorf("it was issued (iat) more than %s ago", maxAge)
+	case jti == "" || len(jti) > maxID:
+		return nil, nil, fmt.Errorf("it has no id (jti) of 1 to %d bytes", maxID)
+	}
+	region, _ := aws["source_region"].(string)
+	return idOf(t.Issuer, jti), selectorsOf(account.Account, t.Subject, region), nil
+}
+
+// idOf is by what a token is known for as long as it could be used: an issuer's ids say
+// nothing of another's.
+func idOf(issuer, jti string) []byte {
+	h := sha256.New()
+	for _, part := range []string{Name, issuer, jti} {
+		_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // names and bounded texts
+		_, _ = h.Write([]byte(part))                                          // a hash takes everything
+	}
+	return h.Sum(nil)
+}
+
+// Selectors are the forms that a task has, each with a check of the value. All are AWS's
+// word: what a task says of itself is none of them.
+var Selectors = map[string]func(string) error{
+	"account": checkAccount,
+	"role":    awsclient.CheckRole,
+	"region":  awsclient.CheckRegion,
+}
+
+func checkAccount(s string) error {
+	if !accountRE.MatchString(s) {
+		return errors.New("want the twelve digits of an account of AWS")
+	}
+	return nil
+}
+
+// selectorsOf leaves out what no group can name.
+func selectorsOf(account, role, region string) identity.Selectors {
+	var sels identity.Selectors
+	for _, s := range [][2]string{{"account", account}, {"role", role}, {"region", region}} {
+		parsed, err := identity.ParseSelector(Name + ":" + s[0] + ":" + s[1])
+		if err == nil && Selectors[s[0]](s[1]) == nil {
+			sels = append(sels, parsed)
+		}
+	}
+	return sels
+}

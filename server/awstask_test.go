@@ -1,0 +1,233 @@
+package server_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/attestation/awstask"
+	"signet.example/attestation/nodes"
+	"signet.example/test/parts"
+)
+
+const awsAccount = "123456789012"
+
+// webTasks is a group by a role, and what hangs on it.
+const webTasks = registry + `
+---
+apiVersion: signet.example/v1alpha1
+kind: NodeGroup
+metadata: {name: web-tasks}
+spec: {selectors: ["aws_task:role:arn:aws:iam::123456789012:role/web"]}
+---
+apiVersion: signet.example/v1alpha1
+kind: Entry
+metadata: {name: disk}
+spec: {group: web-tasks, spiffeID: "spiffe://test.example/disk", selectors: ["unix:uid:1000"]}
+`
+
+// newTasks runs a server that takes tasks of an account with the roles web and job.
+func newTasks(t *testing.T) (*rig, *parts.STS) {
+	t.Helper()
+	aws := parts.NewSTS(t, awsAccount)
+	r := newRig(t)
+	r.halt()
+	r.cfg.Join.AWSTask.Accounts = []awstask.Account{{Account: awsAccount, Issuer: aws.Issuer(), Roles: []string{aws.ARN("web"), aws.ARN("job")}}}
+	r.start()
+	r.apply(webTasks)
+	eventually(t, "the keys are fetched", func() bool { return aws.Fetches.Load() == 1 })
+	return r, aws
+}
+
+// shown is what a task shows on a connection that asks there, with the claims as change
+// makes them.
+func (h *host) shown(l line, aws *parts.STS, change func(map[string]any)) *api.AttestRequest {
+	h.t.Helper()
+	aws.Tamper(change)
+	for name, value := range aws.Environment(aws.ARN("web")) {
+		h.t.Setenv(name, value)
+	}
+	give, err := nodes.HostConfig{AWSTask: awstask.Host{Region: "environment", Endpoint: aws.URL()}}.Evidence()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req := &api.AttestRequest{Csr: newCSR(h.t, h.key), Hostname: "task"}
+	if err := give(h.t.Context(), h.channel(l), req); err != nil {
+		h.t.Fatal(err)
+	}
+	return req
+}
+
+func (h *host) showing(token string) *api.AttestRequest {
+	return &api.AttestRequest{Csr: newCSR(h.t, h.key), Hostname: "task", Evidence: &api.AttestRequest_AwsTask{AwsTask: &api.AWSTask{Token: token}}}
+}
+
+func same(map[string]any) {}
+
+func TestATaskJoinsByTheTokenOfItsRoleAndIsInTheGroupOfIt(t *testing.T) {
+	r, aws := newTasks(t)
+	h := newHost(r)
+	l := h.connect()
+	req := h.shown(l, aws, same)
+	if err := h.send(l, req); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.may(); !slices.Equal(got, []string{"disk"}) {
+		t.Errorf("it is given %v", got)
+	}
+	a := r.agent(h.id)
+	want := []string{"aws_task:account:" + awsAccount, "aws_task:role:" + aws.ARN("web"), "aws_task:region:eu-west-1"}
+	if a.GetGroup() != "web-tasks" || a.GetAttestation() != "aws_task" || !slices.Equal(a.GetSelectors(), want) {
+		t.Errorf("%v", a)
+	}
+	if err := h.attest(""); err != nil { // by its host key from now on
+		t.Error(err)
+	}
+	if rows := rowsOf(t, "attest"); !strings.Contains(rows[0], "joined group web-tasks") || !strings.Contains(rows[0], "aws_task:role:") {
+		t.Errorf("%q", rows)
+	}
+	for _, row := range rowsOf(t, "attest") {
+		if strings.Contains(row, req.GetAwsTask().GetToken()) {
+			t.Error("the token is in the audit trail")
+		}
+	}
+}
+
+func TestEvidenceOfATaskThatIsNotTheOneItShouldBeIsRefused(t *testing.T) {
+	r, aws := newTasks(t)
+	other := parts.NewSTS(t, "210987654321")
+	set := func(name string, value any) func(map[string]any) {
+		return func(c map[string]any) { c[name] = value }
+	}
+	for name, c := range map[string]struct {
+		by     *parts.STS
+		change func(map[string]any)
+		want   string
+	}{
+		"another account, whose issuer nobody named": {other, same, "no JWTIssuer has its issuer"},
+		"another account's key under our issuer":     {other, set("iss", aws.Issuer()), "signature is wrong"},
+		"another account in our issuer's token": {aws, func(c map[string]any) {
+			inner := maps.Clone(c["https://sts.amazonaws.com/"].(map[string]any)) //nolint:forcetypeassert // it is
+			inner["aws_account"], c["https://sts.amazonaws.com/"] = "210987654321", inner
+		}, "its account"},
+		"another role":         {aws, set("sub", aws.ARN("admin")), "its role (sub)"},
+		"another audience":     {aws, set("aud", "https://bank.example"), "its audience is another"},
+		"another trust domain": {aws, func(c map[string]any) { c["aud"] = strings.Replace(c["aud"].(string), trustDomain, "other.example", 1) }, "its audience is another"}, //nolint:forcetypeassert // it is
+		"no audience":          {aws, func(c map[string]any) { delete(c, "aud") }, "it has no audience"},
+		"older than five minutes": {aws, func(c map[string]any) {
+			c["iat"], c["exp"] = time.Now().Add(-301*time.Second).Unix(), time.Now().Add(time.Hour).Unix()
+		}, "more than 5m0s ago"},
+		"ended": {aws, func(c map[string]any) {
+			c["iat"], c["exp"] = time.Now().Add(-200*time.Second).Unix(), time.Now().Add(-90*time.Second).Unix()
+		}, "expired"},
+		"to come":                        {aws, set("iat", time.Now().Add(2*time.Minute).Unix()), "it was issued (iat) after it expires"},
+		"without an end":                 {aws, func(c map[string]any) { delete(c, "exp") }, "it has no expiry"},
+		"a role that is in no NodeGroup": {aws, set("sub", aws.ARN("job")), "no NodeGroup"},
+	} {
+		h := newHost(r)
+		l := h.connect()
+		err := h.send(l, h.shown(l, c.by, c.change))
+		wantCode(t, err, codes.PermissionDenied, c.want)
+		wantCode(t, h.attest(""), codes.Unauthenticated)
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+	h := newHost(r)
+	for _, junk := range []string{"", "a.b.c", strings.Repeat("a", 9<<10)} {
+		wantCode(t, h.send(h.connect(), h.showing(junk)), codes.PermissionDenied, "aws_task")
+	}
+	if n := aws.Fetches.Load() + other.Fetches.Load(); n != 1 {
+		t.Errorf("keys were fetched %d times", n)
+	}
+}
+
+func TestATokenOfATaskIsGoodOnceOnItsConnection(t *testing.T) {
+	r, aws := newTasks(t)
+	h, thief := newHost(r), newHost(r)
+	one := h.connect()
+	seen := h.shown(one, aws, same)
+	const elsewhere = "its audience is another"
+	wantCode(t, thief.send(thief.connect(), seen), codes.PermissionDenied, elsewhere)                        // another host key
+	wantCode(t, h.send(h.connect(), seen), codes.PermissionDenied, elsewhere)                                // another connection of its own
+	wantCode(t, thief.send(thief.connect(), thief.shown(one, aws, same)), codes.PermissionDenied, elsewhere) // a server in between
+	// Many at once, where it is good.
+	const tries = 8
+	errs := make([]error, tries)
+	var wg sync.WaitGroup
+	for n := range tries {
+		wg.Go(func() { _, errs[n] = api.NewAgentAPIClient(one.conn).Attest(t.Context(), seen) })
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+		} else if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "used before (jti)") {
+			t.Errorf("%v", err)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of %d were let in", won, tries)
+	}
+	// The same id in a token of another connection, and after a restart of the server.
+	var id any
+	again := newHost(r)
+	l := again.connect()
+	if err := again.send(l, again.shown(l, aws, func(c map[string]any) { id = c["jti"] })); err != nil {
+		t.Fatal(err)
+	}
+	r.halt()
+	r.start()
+	late := newHost(r)
+	l = late.connect()
+	wantCode(t, late.send(l, late.shown(l, aws, func(c map[string]any) { c["jti"] = id })), codes.PermissionDenied, "used before (jti)")
+	if n := aws.Fetches.Load(); n != 1 {
+		t.Errorf("keys were fetched %d times, with a restart", n)
+	}
+}
+
+// Whoever sends tokens of keys that nobody has cannot make the server fetch.
+func TestNoTokenMakesTheServerFetchKeys(t *testing.T) {
+	r, aws := newTasks(t)
+	aws.Rotate()
+	h := newHost(r)
+	for range 5 {
+		l := h.connect()
+		wantCode(t, h.send(l, h.shown(l, aws, same)), codes.PermissionDenied, "its issuer has no key of its kid")
+	}
+	if n := aws.Fetches.Load(); n != 1 {
+		t.Errorf("keys were fetched %d times", n)
+	}
+}
+
+// The host is to try again, for its token may be good.
+func TestATaskIsToTryAgainWhereTheKeysAreNotThereYet(t *testing.T) {
+	r := newRig(t)
+	r.halt()
+	aws := parts.NewSTS(t, awsAccount)
+	nowhere := aws.URL() + "/nowhere"
+	r.cfg.Join.AWSTask.Accounts = []awstask.Account{{Account: awsAccount, Issuer: nowhere, Roles: []string{aws.ARN("web")}}}
+	r.start()
+	r.apply(webTasks)
+	h := newHost(r)
+	l := h.connect()
+	wantCode(t, h.send(l, h.shown(l, aws, func(c map[string]any) { c["iss"] = nowhere })), codes.Unavailable)
+	if f := awaitFinding(t, r, "SIG014", "could not be fetched"); f.GetSubject() != "join.aws_task:"+awsAccount {
+		t.Errorf("%v", f)
+	}
+}
+
+func TestAServerThatTakesNoTasksSaysSo(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := newHost(r)
+	wantCode(t, h.send(h.connect(), h.showing("a.b.c")), codes.PermissionDenied, "join.aws_task")
+}
