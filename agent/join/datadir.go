@@ -138,7 +138,7 @@ func (d *Dir) load() (*ecdsa.PrivateKey, kept, error) {
 }
 
 func (d *Dir) broken(file string, err error) error {
-	return fmt.Errorf("%s: %w: put the right file back, or move %s away and join this host as a new agent with a new token, or by its certificate",
+	return fmt.Errorf("%s: %w: put the right file back, or move %s away and join this host as a new agent with a new token, or by evidence of its own",
 		filepath.Join(d.path, file), err, d.path)
 }
 

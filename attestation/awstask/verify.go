@@ -85,7 +85,7 @@ type Tokens interface {
 
 // Once is where it is kept what was used. It is called by any goroutine.
 type Once interface {
-	// UseOnce reports whether the evidence of a hash is used for the first time, whatever runs
+	// UseOnce reports whether what has this hash is used for the first time, whatever runs
 	// beside it. On return that is durable, until then.
 	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
 }

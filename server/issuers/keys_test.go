@@ -148,3 +148,48 @@ func TestAFailedFetchIsToldAndKeepsTheLastGoodKeys(t *testing.T) {
 		}
 	})
 }
+
+// A restart is no reason to ask an issuer again, also where its keys have not changed since.
+func TestKeysThatAreNotDueAreNotFetchedBecauseOfARestart(t *testing.T) {
+	list := []jwt.Issuer{{Name: "tasks", Issuer: "https://tasks.example", JWKSURL: "unix:///nowhere", Refresh: time.Hour}}
+	set := []byte(fmt.Sprintf(jwksFormat, "one"))
+	path := filepath.Join(t.TempDir(), "issuers.json")
+	open := func() *shared.File[issuers.Sets] {
+		f, err := issuers.OpenFile(path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for _, fetched := range []time.Time{time.Now().Add(-50 * time.Minute), time.Now().Add(-20 * time.Minute)} { // the same keys
+			before := open()
+			before.Update(func(issuers.Sets) issuers.Sets {
+				return issuers.Sets{"tasks": {URL: "unix:///nowhere", JWKS: set, Fetched: fetched}}
+			})
+			ended, end := context.WithCancel(t.Context())
+			end()
+			if err := before.Run(ended); err != nil {
+				t.Error(err)
+			}
+		}
+		k := keysOf(open(), func() []jwt.Issuer { return list }, func() {})
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(ctx) }()
+		time.Sleep(39 * time.Minute)
+		synctest.Wait()
+		if f := k.Failing(); len(f) > 0 || served(k, list) != string(set) {
+			t.Errorf("it was tried: %v", f)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if f := k.Failing(); len(f) != 1 {
+			t.Error("after an hour it was not tried")
+		}
+		end()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

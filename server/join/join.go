@@ -273,7 +273,7 @@ func (d *Desk) known(ctx context.Context, c Caller, req *api.AttestRequest) (str
 		if err := d.cfg.Evidence.Newer(req); err != nil {
 			return "", refused(err)
 		}
-		return "", fault.New(fault.Identity, "this host key is not known here; join with a new token, or by a certificate (join.x509pop)")
+		return "", fault.New(fault.Identity, "this host key is not known here; join with a new token, or by evidence of its own (the agent's key join)")
 	case err != nil:
 		return "", fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)
 	case agent.Banned:

@@ -248,7 +248,7 @@ func (r *Roster) Get(id string) (store.Agent, bool) {
 func (r *Roster) Standing(id string) (store.Agent, error) {
 	a, ok := r.Get(id)
 	if !ok {
-		return a, fault.New(fault.Identity, "agent %s is not known here; join again with a new token, or by its certificate", id)
+		return a, fault.New(fault.Identity, "agent %s is not known here; join again with a new token, or by evidence of its own", id)
 	}
 	if a.Banned {
 		return a, ErrBanned(id)
@@ -259,7 +259,7 @@ func (r *Roster) Standing(id string) (store.Agent, error) {
 // ErrBanned returns the error by which a banned agent ends itself (api.Banned). A session or a
 // join gets the code of it for no other reason.
 func ErrBanned(id string) error {
-	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or a certificate for another key", id)
+	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or a certificate for another key; a task, as a new task", id)
 }
 
 // All lists the agents by id.

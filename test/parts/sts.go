@@ -201,11 +201,11 @@ func (s *STS) caller(req *http.Request, body []byte) (arn, region string, err er
 	if err != nil || arn == "" || !strings.HasPrefix(req.Header.Get("X-Amz-Date"), day) || time.Since(at).Abs() > 5*time.Minute {
 		return "", "", errors.New("not signed")
 	}
-	again, err := http.NewRequestWithContext(req.Context(), req.Method, s.server.URL+req.URL.Path, strings.NewReader(string(body)))
+	again, err := http.NewRequestWithContext(req.Context(), req.Method, s.server.URL+"/", strings.NewReader(string(body)))
 	if err != nil {
 		return "", "", err
 	}
-	for _, name := range strings.Split(names, ";") {
+	for _, name := range strings.SplitSeq(names, ";") {
 		if v := req.Header.Values(name); name != "host" && len(v) > 0 {
 			again.Header[http.CanonicalHeaderKey(name)] = v
 		}
