@@ -205,7 +205,7 @@ func (s *STS) caller(req *http.Request, body []byte) (arn, region string, err er
 	if err != nil {
 		return "", "", err
 	}
-	for _, name := range strings.SplitSeq(names, ";") {
+	for name := range strings.SplitSeq(names, ";") {
 		if v := req.Header.Values(name); name != "host" && len(v) > 0 {
 			again.Header[http.CanonicalHeaderKey(name)] = v
 		}
