@@ -93,8 +93,8 @@ func (s *server) withdraw(ctx context.Context) error {
 	return s.sessions.RunWithdrawals(ctx, s.views.Without)
 }
 
-// withheld is a report with what is withheld from its proxies.
-func (s *server) withheld(r *api.Report) *api.Report { return s.views.Withheld(r) }
+// withheld is an agent's report with what is withheld from its proxies.
+func (s *server) withheld(agent string, r *api.Report) *api.Report { return s.views.Withheld(agent, r) }
 
 // follows is who follows views (views.Access).
 type follows struct{ access *access.Access }

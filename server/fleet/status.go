@@ -48,8 +48,8 @@ type Statuses struct {
 	Lifetime time.Duration // of such a certificate
 	Started  time.Time     // before it, nobody saw who came
 	Clock    func() time.Time
-	// Withheld is a report with what is withheld from its proxies.
-	Withheld func(*api.Report) *api.Report
+	// Withheld is an agent's report with what is withheld from its proxies.
+	Withheld func(agent string, r *api.Report) *api.Report
 }
 
 // All is the status of each agent that joined, by id.
@@ -75,7 +75,7 @@ func (s Statuses) Of(a store.Agent) Status {
 		st.Report, st.Remote, st.Since, st.Seen = session.Latest(), session.Peer().Remote, session.Since(), now
 		st.Unserved = s.Endpoints.Unserved(a.ID)
 	}
-	st.Report = s.Withheld(st.Report)
+	st.Report = s.Withheld(a.ID, st.Report)
 	switch {
 	case a.Banned:
 		st.State = api.AgentInfo_BANNED

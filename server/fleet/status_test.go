@@ -28,7 +28,7 @@ func newKnown(t *testing.T) *known {
 	k := &known{t: t, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), own: map[string]OwnCert{}, by: map[string]store.Agent{}}
 	shared := inMemory()
 	k.Statuses = Statuses{
-		Withheld:    func(r *api.Report) *api.Report { return r },
+		Withheld:    func(_ string, r *api.Report) *api.Report { return r },
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Joined: func() []store.Agent { return slices.Collect(maps.Values(k.by)) },
 		Sessions: sessionsAt(shared, "server", &reports{}), Endpoints: NewEndpoints(configOf(shared)),
 		Own: func(id string) OwnCert { return k.own[id] }, Lifetime: time.Hour, Started: k.now.Add(-10 * time.Minute), Clock: func() time.Time { return k.now },

@@ -155,7 +155,7 @@ func (v *Views) Reached(agent string, of proxy.Ref, since uint64) (has bool, rej
 				rejected = append(rejected, j)
 			}
 		}
-		for _, r := range v.withheldFrom(of, f.Envoy) {
+		for _, r := range v.withheldFrom(agent, of, "", f.Envoy) {
 			j := &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: r.Message}
 			if r.Agent != agent {
 				j.Message = refusedElsewhere(r)

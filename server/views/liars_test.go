@@ -23,6 +23,7 @@ type silent struct {
 	grpc.ServerStream
 
 	ctx   context.Context //nolint:containedctx // grpc.ServerStream's own contract
+	shape proxy.Shape
 	asked bool
 }
 
@@ -35,8 +36,28 @@ func (s *silent) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 		return nil, s.ctx.Err()
 	}
 	s.asked = true
-	shape := anyShape
-	return &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "mesh/m/virtualNode/a", Metadata: shape.Metadata()}, TypeUrl: ads.ClusterType}, nil
+	return &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "mesh/m/virtualNode/a", Metadata: s.shape.Metadata()}, TypeUrl: ads.ClusterType}, nil
+}
+
+// stand has agents follow node a, whose view in this shape is returned, until the test ends.
+func stand(t *testing.T, v *Views, shape proxy.Shape, agents ...string) *ads.View {
+	t.Helper()
+	server := &ads.Server{Views: v, Peer: func(ctx context.Context) string { name, _ := ctx.Value(callerKey{}).(string); return name }}
+	var view *ads.View
+	for _, name := range agents {
+		var err error
+		if view, err = v.View(context.WithValue(t.Context(), callerKey{}, name), &corev3.Node{Id: "mesh/m/virtualNode/a", Metadata: shape.Metadata()}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, end := context.WithCancel(context.WithValue(context.Background(), callerKey{}, name))
+		done := make(chan struct{})
+		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx, shape: shape}) }() //nolint:contextcheck // the stream has it, and ends with it
+		t.Cleanup(func() { end(); <-done })
+		for !view.FollowedBy(name) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return view
 }
 
 // two agents follow node a, and say that their proxies have what there is.
@@ -51,20 +72,7 @@ func twoOf(t *testing.T) *two {
 	t.Helper()
 	s := sourceOf(t)
 	w := &two{t: t, s: s, v: viewsOf(s)}
-	server := &ads.Server{Views: w.v, Peer: func(ctx context.Context) string { name, _ := ctx.Value(callerKey{}).(string); return name }}
-	var err error
-	if w.a, err = follow(t, w.v, "one", "mesh/m/virtualNode/a"); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"one", "two"} {
-		ctx, end := context.WithCancel(context.WithValue(context.Background(), callerKey{}, name))
-		done := make(chan struct{})
-		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx}) }() //nolint:contextcheck // the stream has it, and ends with it
-		t.Cleanup(func() { end(); <-done })
-		for !w.a.FollowedBy(name) {
-			time.Sleep(time.Millisecond)
-		}
-	}
+	w.a = stand(t, w.v, anyShape, "one", "two")
 	w.v.Rebuild(t.Context(), nil)
 	t.Cleanup(w.v.stop)
 	for _, name := range []string{"one", "two"} {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/proxy"
 )
@@ -68,10 +69,7 @@ func TestWhatIsRefusedOfAChangeIsToldAndWhatWasRefusedBeforeIsNot(t *testing.T) 
 	s := sourceOf(t)
 	v := viewsOf(s)
 	node := proxy.Node("m", "a")
-	one, err := follow(t, v, "one", "mesh/m/virtualNode/a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	one := stand(t, v, anyShape, "one", "two")
 	v.Rebuild(t.Context(), nil)
 	answers(v, Following{Node: node, Version: viewVersion(one.Set()), Proxies: 1})
 	rejected := func(agent string) []*api.ResourceStatus {
@@ -97,5 +95,38 @@ func TestWhatIsRefusedOfAChangeIsToldAndWhatWasRefusedBeforeIsNot(t *testing.T) 
 	changed(t, s, v, "b.good")
 	if r := rejected("one"); len(r) != 0 {
 		t.Errorf("of what nobody sends any more: %v", r)
+	}
+}
+
+// A9-42: of a listener or route whose name has where its proxy listens, others were said to have
+// refused it, or not to be sent it, which have another in its place and run that.
+func TestWhatProxiesOfOneShapeRefuseIsToldOfNoneThatHaveAnother(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	t.Cleanup(v.stop)
+	node, other := proxy.Node("m", "a"), anyShape
+	other.Bind = "127.0.0.3"
+	one, two := stand(t, v, anyShape, "one"), stand(t, v, other, "two")
+	v.Rebuild(t.Context(), nil)
+	f := Following{Node: node, Version: viewVersion(one.Set()), Proxies: 1}
+	answers(v, f)
+	s.look.Model = storedOf(t, strings.Replace(manifests, "protocol: http}}]\n  backends", "protocol: http2}}]\n  backends", 1))
+	v.Rebuild(t.Context(), nil)
+	r := one.Set().Get(ads.ListenerType, "lds_ingress_127.0.0.2_80")
+	f.Version, f.Rejected = viewVersion(one.Set()), []*api.ResourceStatus{{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: "no"}}
+	refuse(t, s, v, f)
+	v.Reported("one", []Following{{Node: node, Version: viewVersion(one.Set()), Proxies: 1}})
+	v.Reported("two", []Following{{Node: node, Version: viewVersion(two.Set()), Proxies: 1}})
+	for agent, c := range map[string]struct {
+		address string
+		told    int
+	}{"one": {"127.0.0.2", 1}, "two": {"127.0.0.3", 0}} {
+		if _, list := v.Reached(agent, node, v.seq); len(list) != c.told {
+			t.Errorf("who waits is told of %s: %v", agent, list)
+		}
+		report := v.Withheld(agent, &api.Report{Proxies: []*api.ProxyStatus{{VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: "a"}, Address: c.address}}})
+		if list := report.GetProxies()[0].GetRejected(); len(list) != c.told {
+			t.Errorf("the proxy of %s: %v", agent, list)
+		}
 	}
 }

@@ -247,7 +247,7 @@ func anyHas(sets map[Key]*ads.Set, at refused.Resource) bool {
 
 // Withheld adds to a report what is withheld from its proxies because others of their virtual node
 // refused it. Their agent does not know: the resource has not been sent there, or not again.
-func (v *Views) Withheld(r *api.Report) *api.Report {
+func (v *Views) Withheld(agent string, r *api.Report) *api.Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if r == nil || len(v.refused) == 0 {
@@ -255,7 +255,7 @@ func (v *Views) Withheld(r *api.Report) *api.Report {
 	}
 	of, _ := proto.Clone(r).(*api.Report) // Clone returns what it was given
 	for _, p := range of.GetProxies() {
-		for _, w := range v.withheldFrom(fleet.RefOf(p), p.GetEnvoyVersion()) {
+		for _, w := range v.withheldFrom(agent, fleet.RefOf(p), p.GetAddress(), p.GetEnvoyVersion()) {
 			if slices.ContainsFunc(p.GetRejected(), func(j *api.ResourceStatus) bool {
 				return j.GetTypeUrl() == w.Type && j.GetName() == w.Name && j.GetVersion() == w.Version
 			}) {
@@ -274,11 +274,12 @@ func refusedElsewhere(r refused.Refusal) string {
 	return fmt.Sprintf("refused at agent %s: %s", r.Agent, r.Message)
 }
 
-// withheldFrom lists what is withheld from proxies of a virtual node in a version of Envoy; "", a
-// version that is not known, is any. The caller holds mu.
-func (v *Views) withheldFrom(node proxy.Ref, envoy string) (list []refused.Refusal) {
+// withheldFrom lists what is withheld from an agent's proxies of a virtual node at an address in a
+// version of Envoy; "" is any of them. Other shapes have resources of their own, which others may
+// have refused and these do not have. The caller holds mu.
+func (v *Views) withheldFrom(agent string, node proxy.Ref, address, envoy string) (list []refused.Refusal) {
 	for key := range v.shapes[node] {
-		if of := key.Shape.EnvoyVersion; of != "" && envoy != "" && of != envoy {
+		if !either(key.Shape.EnvoyVersion, envoy) || !either(key.Shape.Bind, address) || !v.nodes[key].view.FollowedBy(agent) {
 			continue
 		}
 		for _, at := range v.nodes[key].withheld {
@@ -290,6 +291,9 @@ func (v *Views) withheldFrom(node proxy.Ref, envoy string) (list []refused.Refus
 	slices.SortFunc(list, refused.Refusal.Compare)
 	return slices.Compact(list)
 }
+
+// either reports whether two are one, or one of them is not known.
+func either(a, b string) bool { return a == b || a == "" || b == "" }
 
 // tell logs and audits refusals, once for each virtual node and agent.
 func (v *Views) tell(ctx context.Context, found []refused.Refusal) {
