@@ -69,7 +69,7 @@ func PeersRemembered(n int) int {
 
 // Presented is the identity of a question's caller.
 func Presented(s *Server, q *authv3.CheckRequest) (spiffeid.ID, error) {
-	headers, err := readHeaders(q.GetAttributes().GetRequest().GetHttp())
+	headers, err := readHeaders(q.GetAttributes().GetRequest().GetHttp(), nil)
 	if err != nil {
 		return spiffeid.ID{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,8 +12,10 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/metadata"
 
 	"signet.example/policy"
+	"signet.example/proxy"
 )
 
 const (
@@ -50,7 +53,7 @@ func (p *peers) newInput(ctx context.Context, req *authv3.CheckRequest, caller C
 	in.Request.Path, in.Request.Segments, in.Request.Query, in.Request.RawQuery = t.path, t.segments, t.query, t.rawQuery
 	host, hostErr := canonicalHost(h.GetHost())
 	in.Request.Host = host
-	headers, headerErr := readHeaders(h)
+	headers, headerErr := readHeaders(h, passed(ctx))
 	in.Request.Headers = headers
 	id, peerErr := spiffeid.ID{}, error(nil)
 	if chain := takeChain(headers); !foreign(ctx) {
@@ -75,8 +78,9 @@ func (p *peers) newInput(ctx context.Context, req *authv3.CheckRequest, caller C
 
 // readHeaders returns every value of each header by its lower-case name.
 // With encode_raw_headers, as generated, they come as a list of raw values in
-// header_map; otherwise as a map in which Envoy joined repeated ones.
-func readHeaders(h *authv3.AttributeContext_HttpRequest) (map[string][]string, error) {
+// header_map; otherwise as a map in which Envoy joined repeated ones. Those with underscores must
+// be among some, unless Envoy refuses them itself, where there are none.
+func readHeaders(h *authv3.AttributeContext_HttpRequest, underscored []string) (map[string][]string, error) {
 	out := make(map[string][]string, len(h.GetHeaderMap().GetHeaders())+len(h.GetHeaders()))
 	var bytes, n int
 	add := func(name, value string) error {
@@ -94,6 +98,9 @@ func readHeaders(h *authv3.AttributeContext_HttpRequest) (map[string][]string, e
 			return fmt.Errorf("%.64s: value with invalid UTF-8, NUL or line ends", name)
 		}
 		name = strings.ToLower(name)
+		if underscored != nil && strings.Contains(name, "_") && !slices.Contains(underscored, name) {
+			return fmt.Errorf("%.64s: a header with an underscore, which applications may read as another one; its mesh passes on %s alone", name, strings.Join(underscored, ", "))
+		}
 		out[name] = append(out[name], value)
 		return nil
 	}
@@ -111,6 +118,16 @@ func readHeaders(h *authv3.AttributeContext_HttpRequest) (map[string][]string, e
 		}
 	}
 	return out, nil
+}
+
+// passed are the headers with underscores that the proxy's mesh passes on; nil where Envoy
+// refuses them all.
+func passed(ctx context.Context) []string {
+	list := metadata.ValueFromIncomingContext(ctx, proxy.UnderscoresKey)
+	if len(list) == 0 {
+		return nil
+	}
+	return strings.Split(list[0], ",")
 }
 
 func rawValue(hv *corev3.HeaderValue) string {

@@ -169,6 +169,33 @@ allow contains "by identity" if {
 	}
 }
 
+// Envoy refuses them all where the mesh passes none on, and else leaves the others to the agent.
+func TestAHeaderWithAnUnderscoreIsRefusedUnlessItsMeshPassesItOn(t *testing.T) {
+	f := newFixtureWith(t, "package signet.authz\nallow contains \"all\"")
+	for _, c := range []struct {
+		passes, header string
+		allowed        bool
+	}{
+		{"color_header,other_one", "Color_Header: red", true},
+		{"color_header,other_one", "other_one: 1", true},
+		{"color_header,other_one", "x_forwarded_client_cert: forged", false},
+		{"color_header,other_one", "color_headers: red", false},
+		{"color_header", "x-plain: 1", true},
+		{"", "x-plain: 1", true},
+	} {
+		md := metadata.MD{}
+		if c.passes != "" {
+			md.Set(proxy.UnderscoresKey, c.passes)
+		}
+		if _, err := f.Check(asked(metadata.NewIncomingContext(t.Context(), md)), f.question("GET", "/", web, c.header)); err != nil {
+			t.Fatal(err)
+		}
+		if r := f.last(); r.Allowed != c.allowed || !c.allowed && r.Rules[0].Name != "signet: ambiguous header" {
+			t.Errorf("%q where %q pass: %+v", c.header, c.passes, r)
+		}
+	}
+}
+
 // question is as Envoy asks it with encode_raw_headers.
 func question(revision, method, path, source string, headers ...string) *authv3.CheckRequest {
 	h := &authv3.AttributeContext_HttpRequest{Method: method, Path: path, Host: "Orders.shop:8080", Protocol: "HTTP/1.1", Scheme: "http"}

@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"fmt"
 	"slices"
 
+	"signet.example/internal/manifest"
 	"signet.example/proxy"
 )
 
@@ -22,6 +24,9 @@ type MeshOptionsSpec struct {
 	// EnvoyHeaders are those beginning with x-envoy- that proxies add to requests for their
 	// applications and to answers: passed on, as App Mesh's did, where it is left out.
 	EnvoyHeaders string `yaml:"envoyHeaders,omitempty" json:"envoyHeaders,omitempty" check:"enum=pass,suppress"`
+	// HeadersWithUnderscores are the names of headers that proxies pass on although they have an
+	// underscore. No other one with an underscore reaches a route, a policy or an application.
+	HeadersWithUnderscores []string `yaml:"headersWithUnderscores,omitempty" json:"headersWithUnderscores,omitempty" check:"items=1..20 each.len=1..100 each.pattern=token"`
 }
 
 const envoyHeadersSuppress = "suppress"
@@ -30,8 +35,13 @@ const envoyHeadersSuppress = "suppress"
 func (*MeshOptionsSpec) names() (*string, **MeshRef) { return nil, nil }
 
 func (s *MeshOptionsSpec) check(ru *ruler) {
-	if *s == (MeshOptionsSpec{}) {
-		ru.fail("spec", "says nothing of the mesh: want authorization, envoyHeaders or both")
+	if s.Authorization == "" && s.EnvoyHeaders == "" && s.HeadersWithUnderscores == nil {
+		ru.fail("spec", "says nothing of the mesh: want authorization, envoyHeaders or headersWithUnderscores")
+	}
+	for i, name := range s.HeadersWithUnderscores {
+		if why := notPassed(name); why != "" {
+			ru.fail(fmt.Sprintf("spec.headersWithUnderscores[%d]", i), "%s %s", manifest.Clip(name), why)
+		}
 	}
 }
 

@@ -20,3 +20,7 @@ func IngressCallers(name string) string { return ingressCallers + name }
 func IngressOf(callers string) (name string, ok bool) {
 	return strings.CutPrefix(callers, ingressCallers)
 }
+
+// UnderscoresKey is the metadata by which a proxy tells the agent which headers with an underscore
+// its mesh passes on, by commas: it lets all of them through, and the agent refuses the others.
+const UnderscoresKey = "x-signet-underscores"

@@ -20,6 +20,9 @@ const ShapeKey = "signet.shape"
 // before refuses a field of theirs that it does not know.
 const answersKey = "signet.answers"
 
+// underscoresKey is where it carries Shape.Underscores, beside the others for the same reason.
+const underscoresKey = "signet.underscores"
+
 // Shape is what makes two proxies of one virtual node need different bytes. An
 // agent declares it; it is validated and never trusted to grant anything: who
 // may be which virtual node is decided by bindings (D2, D6).
@@ -45,6 +48,9 @@ type Shape struct {
 	// Answers: what starts the proxy takes the line of every answer that it makes by itself,
 	// and not of denials alone.
 	Answers bool
+	// Underscores: the agent that decides about the proxy's requests refuses headers with
+	// underscores by their names.
+	Underscores bool
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -223,6 +229,9 @@ func (s Shape) Metadata() *structpb.Struct {
 	if s.Answers {
 		all.Fields[answersKey] = structpb.NewBoolValue(true)
 	}
+	if s.Underscores {
+		all.Fields[underscoresKey] = structpb.NewBoolValue(true)
+	}
 	return all
 }
 
@@ -233,7 +242,7 @@ func ParseShape(metadata *structpb.Struct, settle func(*Shape)) (Shape, error) {
 	if shape == nil {
 		return Shape{}, fmt.Errorf("%w: the node's metadata has none", ErrShape)
 	}
-	s := Shape{Answers: metadata.GetFields()[answersKey].GetBoolValue()}
+	s := Shape{Answers: metadata.GetFields()[answersKey].GetBoolValue(), Underscores: metadata.GetFields()[underscoresKey].GetBoolValue()}
 	var mode string
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket, "wayout_socket": &s.WayoutSocket,

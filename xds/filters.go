@@ -39,7 +39,7 @@ const authzTimeout = 500 * time.Millisecond
 func (b *builder) ingressFilters(c callers) []*hcmv3.HttpFilter {
 	filters := []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
-		b.filter(authzFilter, extAuthz(c)),
+		b.filter(authzFilter, b.extAuthz(c)),
 		b.filter(withoutChainFilter, b.withoutChain()),
 	}
 	if b.node.Gateway != nil {
@@ -86,13 +86,13 @@ func (b *builder) filter(name string, m proto.Message) *hcmv3.HttpFilter {
 }
 
 // extAuthz asks the agent, and denies whenever there is no answer.
-func extAuthz(c callers) *authzv3.ExtAuthz {
+func (b *builder) extAuthz(c callers) *authzv3.ExtAuthz {
 	return &authzv3.ExtAuthz{
 		TransportApiVersion: corev3.ApiVersion_V3,
 		Services: &authzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: authzCluster}},
 			Timeout:         duration(authzTimeout),
-			InitialMetadata: c.metadata(),
+			InitialMetadata: b.questions(c),
 		}},
 		FailureModeAllow: false, // stated: the one field that must never change
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},

@@ -51,7 +51,7 @@ func (b *builder) hcm(statPrefix, routes string, way answers.Way) *hcmv3.HttpCon
 		PreserveExternalRequestId: false,
 
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
-		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST, MaxHeadersCount: wrapperspb.UInt32(maxHeaders)},
+		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: b.underscores(), MaxHeadersCount: wrapperspb.UInt32(maxHeaders)},
 		HttpProtocolOptions:        http1Options(),
 		Http2ProtocolOptions:       http2Options(),
 		MaxRequestHeadersKb:        wrapperspb.UInt32(maxHeaderKB),

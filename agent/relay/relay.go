@@ -356,6 +356,7 @@ func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape) (proxy.Sha
 	return proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) {
 		s.Suit(ref)
 		s.AuthzSocket, s.WayoutSocket, s.AccessLogDir, s.Proxy = ours.AuthzSocket, ours.WayoutSocket, ours.AccessLogDir, ""
+		s.Underscores = ours.Underscores
 	})
 }
 

@@ -169,19 +169,16 @@ func bringIn(c *cobra.Command, report *importer.Report, b bringing) error {
 		return errors.New(why)
 	}
 	var answer *api.ApplyResponse
-	var observing []importer.Manifest
-	if !b.enforce {
-		observing = report.Observing()
-	}
+	beginnings := report.Beginnings(!b.enforce)
 	apply := !b.dry && len(report.Manifests()) > 0 && (b.partial || report.Done())
 	var applyErr error
 	if apply {
 		applyErr = withAdmin(c, func(admin api.AdminClient) error {
 			var err error
-			if observing, err = ofNewMeshes(c.Context(), admin, observing); err != nil {
+			if beginnings, err = ofNewMeshes(c.Context(), admin, beginnings); err != nil {
 				return err
 			}
-			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(slices.Concat(report.Manifests(), observing)), Owner: b.owner})
+			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(slices.Concat(report.Manifests(), beginnings)), Owner: b.owner})
 			return err
 		})
 	}
@@ -190,7 +187,7 @@ func bringIn(c *cobra.Command, report *importer.Report, b bringing) error {
 		answer.Warnings = unreported(report, answer.GetWarnings())
 		report.Resolved() // the server has what the files have not
 	}
-	if err := showReport(c, b.output, report, observing, answer); err != nil {
+	if err := showReport(c, b, report, beginnings, answer); err != nil {
 		return err
 	}
 	switch {

@@ -23,15 +23,15 @@ var importOutputs = []string{"text", "wide", "json", "yaml", "crd"}
 
 // showReport writes what became of everything, and what an apply changed; answer is nil
 // without one.
-func showReport(c *cobra.Command, o string, r *importer.Report, observing []importer.Manifest, answer *api.ApplyResponse) error {
-	switch o {
+func showReport(c *cobra.Command, b bringing, r *importer.Report, beginnings []importer.Manifest, answer *api.ApplyResponse) error {
+	switch b.output {
 	case "json", "yaml":
-		return showReportAs(c.OutOrStdout(), o, r, answer)
+		return showReportAs(c.OutOrStdout(), b.output, r, answer)
 	case "crd":
 		if err := printReport(c, c.ErrOrStderr(), r, false); err != nil {
 			return err
 		}
-		for i, m := range slices.Concat(r.Manifests(), observing) {
+		for i, m := range slices.Concat(r.Manifests(), beginnings) {
 			sep := ""
 			if i > 0 {
 				sep = "---\n"
@@ -42,17 +42,24 @@ func showReport(c *cobra.Command, o string, r *importer.Report, observing []impo
 		}
 		return nil
 	}
-	if err := printReport(c, c.OutOrStdout(), r, o == "wide"); err != nil {
+	if err := printReport(c, c.OutOrStdout(), r, b.output == "wide"); err != nil {
 		return err
 	}
 	when := " once it is applied"
 	if answer != nil {
 		when = ""
 	}
-	for _, m := range observing {
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "policy of mesh %s: only observes%s, until its MeshOptions say authorization: enforce (docs/POLICY.md)\n", printable(m.Object.Mesh), when); err != nil {
-			return err
+	var lines strings.Builder
+	for _, m := range beginnings {
+		if !b.enforce {
+			fmt.Fprintf(&lines, "policy of mesh %s: only observes%s, until its MeshOptions say authorization: enforce (docs/POLICY.md)\n", printable(m.Object.Mesh), when)
 		}
+		if names := r.Underscored(m.Object.Mesh); names != nil {
+			fmt.Fprintf(&lines, "headers of mesh %s: %s: its routes look at them, so that they pass%s, which other headers with underscores do not (docs/APPMESH.md)\n", printable(m.Object.Mesh), strings.Join(names, ", "), when)
+		}
+	}
+	if _, err := io.WriteString(c.OutOrStdout(), lines.String()); err != nil {
+		return err
 	}
 	if answer != nil {
 		return showChanges(c, "text", answer, false)

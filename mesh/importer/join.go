@@ -349,19 +349,40 @@ func (r *Report) Manifests() []Manifest {
 	return list
 }
 
-// Observing are the options with which the meshes among what is complete begin: their policy
-// observes, so that none of the calls that App Mesh let through is denied before anybody has looked.
-func (r *Report) Observing() []Manifest {
+// Beginnings are the options with which the meshes among what is complete begin: their proxies
+// pass on the headers with underscores that their routes look at, and, where that is wanted, their
+// policy observes, so that none of the calls that App Mesh let through is denied before anybody has
+// looked.
+func (r *Report) Beginnings(observe bool) []Manifest {
 	var list []Manifest
 	for _, o := range r.Objects {
-		if o.State == Complete && o.Kind == string(mesh.KindMesh) {
-			list = append(list, Manifest{
-				&Object{Kind: string(mesh.KindMeshOptions), Mesh: o.Mesh, Name: o.resource.ObjectName, State: Complete, File: o.File, Line: o.Line},
-				(&mesh.Resource{Kind: mesh.KindMeshOptions, ObjectName: o.resource.ObjectName, Spec: &mesh.MeshOptionsSpec{Authorization: mesh.AuthorizationObserve}}).Encode(),
-			})
+		if o.State != Complete || o.Kind != string(mesh.KindMesh) {
+			continue
 		}
+		spec := &mesh.MeshOptionsSpec{HeadersWithUnderscores: r.Underscored(o.Mesh)}
+		if observe {
+			spec.Authorization = mesh.AuthorizationObserve
+		} else if spec.HeadersWithUnderscores == nil {
+			continue
+		}
+		list = append(list, Manifest{
+			&Object{Kind: string(mesh.KindMeshOptions), Mesh: o.Mesh, Name: o.resource.ObjectName, State: Complete, File: o.File, Line: o.Line},
+			(&mesh.Resource{Kind: mesh.KindMeshOptions, ObjectName: o.resource.ObjectName, Spec: spec}).Encode(),
+		})
 	}
 	return list
+}
+
+// Underscored are the headers with underscores that routes of a mesh look at.
+func (r *Report) Underscored(of string) []string {
+	var names []string
+	for _, o := range r.Objects {
+		if o.State == Complete && o.Mesh == of {
+			names = append(names, mesh.Underscored(o.resource)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Has reports whether a finding is one of this object.

@@ -19,7 +19,7 @@ var kinds = []Kind{
 		Name: "ambiguous", Gets: "400, by authz 403",
 		signs: []sign{{details: []string{"rbac_access_denied_matched_policy[ambiguous]", "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"}}, {rule: "signet: ambiguous *"}},
 		Cause: "its path, host or headers can be read in two ways",
-		Cure:  "have the caller send one form: no %2F, %5C or `;` in the path, no `_` in a header's name, one host, one length; `;` in a query passes with the annotation signet.example/unsafe: query-semicolons of the Mesh",
+		Cure:  "have the caller send one form: no %2F, %5C or `;` in the path, no `_` in a header's name that headersWithUnderscores of the MeshOptions do not list, one host, one length; `;` in a query passes with the annotation signet.example/unsafe: query-semicolons of the Mesh",
 	},
 	{
 		Name: "old-http", Gets: "426",

@@ -49,6 +49,7 @@ var severities = map[string][]api.Finding_Severity{
 	findCloudMap:     {sevError, sevWarning},
 	findObserved:     {sevWarning},
 	findIngress:      {sevWarning},
+	findUnseen:       {sevWarning},
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},

@@ -49,6 +49,7 @@ const (
 	findCloudMap     = "SIG035"
 	findObserved     = "SIG036"
 	findIngress      = "SIG037"
+	findUnseen       = "SIG038"
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"

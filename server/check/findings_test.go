@@ -205,6 +205,7 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG037", "STRICT and refuses plaintext, which is what ingress alb (10.0.0.0/24) sends", sevWarning, stored(all +
 			ofMesh("VirtualNode", "name: behind", "listeners: [{portMapping: {port: 8080, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]") +
 			"---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: behind}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]}\n")},
+		{"SIG038", "its routes look at color_header", sevWarning, stored(all + byUnderscore("shop", "web"))},
 		{"SIG034", "are not used", sevWarning, func(l *Look) { l.Losing = map[string][]error{"login": {errors.New("it is weak")}} }},
 		{"SIG034", "are not used", sevInfo, func(l *Look) { l.Losing = map[string][]error{"login": {jwt.ErrOtherUse}} }},
 		{"SIG040", "nobody may call out", sevWarning, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody listens"})},

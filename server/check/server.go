@@ -92,6 +92,7 @@ func (l Look) shapes() []*api.Finding {
 		}
 		list = append(list, observed(graph, name)...)
 		list = append(list, ingress(graph, name)...)
+		list = append(list, unseen(graph, name)...)
 	}
 	for _, node := range l.Unlogged {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+node.String(),

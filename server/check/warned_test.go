@@ -207,3 +207,29 @@ func TestWhereThePolicyBeginsToDenyIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// byUnderscore is a router that looks at a header with an underscore.
+func byUnderscore(of, node string) string {
+	return "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: colors}\nspec:\n  meshRef: {name: " + of + "}\n  listeners: [{portMapping: {port: 8080, protocol: http}}]\n" +
+		"  routes: [{name: red, httpRoute: {match: {prefix: /, headers: [{name: color_header}]}, action: {weightedTargets: [{virtualNodeRef: {name: " + node + "}, weight: 1}]}}}]\n"
+}
+
+func TestARouteByAHeaderThatNoRequestHasIsWarnedOf(t *testing.T) {
+	nodes := modeltest.Mesh + modeltest.OfMesh("VirtualNode", "a", "listeners: [{portMapping: {port: 8080, protocol: http}}]")
+	passing := modeltest.Own("MeshOptions", "m", "headersWithUnderscores: [color_header]")
+	for _, c := range []struct {
+		what, before, after string
+		want                bool
+	}{
+		{"a route comes", nodes, nodes + byUnderscore("m", "a"), true},
+		{"it was there", nodes + byUnderscore("m", "a"), nodes + byUnderscore("m", "a"), false},
+		{"its mesh passes the header on", nodes + passing, nodes + passing + byUnderscore("m", "a"), false},
+		{"and does so no more", nodes + passing + byUnderscore("m", "a"), nodes + byUnderscore("m", "a"), true},
+		{"a mesh is new", modeltest.Mesh[:0], nodes + byUnderscore("m", "a"), true},
+	} {
+		got := strings.Join(warned(modeltest.Of(t, c.before), modeltest.Of(t, c.after)), "\n")
+		if strings.Contains(got, "routes of mesh m look at color_header, which no request has") != c.want {
+			t.Errorf("%s: %s", c.what, got)
+		}
+	}
+}

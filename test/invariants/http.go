@@ -38,7 +38,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 	}{
 		{m.GetNormalizePath().GetValue() && m.GetMergeSlashes(), "paths are not normalised"},
 		{m.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, "escaped slashes are not refused"},
-		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
+		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST || underscoresAreTheAgents(v, m), "underscores in headers are not refused"},
 		{m.GetUseRemoteAddress().GetValue() && (m.GetXffNumTrustedHops() == 0 || believed && m.GetXffNumTrustedHops() == 1), "x-forwarded-for is believed"},
 		{proto.Equal(m.GetInternalAddressConfig(), internalAddresses), "callers may be internal"},
 		{dropsProxyHeaders(m), "a caller may speak in a proxy's name"},
@@ -49,6 +49,21 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 			c.say(v.path, "%s", h.what)
 		}
 	}
+}
+
+// underscoresAreTheAgents holds where Envoy lets headers with underscores through, and the agent is
+// told which ones of them pass. Of an application's own calls their callee's agent decides.
+func underscoresAreTheAgents(v visited, m *hcmv3.HttpConnectionManager) bool {
+	if m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
+		return false
+	}
+	var z authzv3.ExtAuthz
+	for _, f := range m.GetHttpFilters() {
+		if f.GetTypedConfig().MessageIs(&z) && f.GetTypedConfig().UnmarshalTo(&z) == nil {
+			return slices.ContainsFunc(z.GetGrpcService().GetInitialMetadata(), func(h *corev3.HeaderValue) bool { return h.GetKey() == underscoresKey && h.GetValue() != "" })
+		}
+	}
+	return !inbound(v)
 }
 
 // dropsProxyHeaders: more may be dropped, and nothing else may be done.

@@ -294,8 +294,13 @@ func managerSaysForeign(m *hcmv3.HttpConnectionManager) bool {
 	})
 }
 
+// toldOfCallers is what the agent hears beside which headers it lets pass.
+func toldOfCallers(a *authzv3.ExtAuthz) []*corev3.HeaderValue {
+	return slices.DeleteFunc(slices.Clone(a.GetGrpcService().GetInitialMetadata()), func(h *corev3.HeaderValue) bool { return h.GetKey() == underscoresKey })
+}
+
 func foreignTold(a *authzv3.ExtAuthz) bool {
-	told := a.GetGrpcService().GetInitialMetadata()
+	told := toldOfCallers(a)
 	return len(told) == 1 && told[0].GetKey() == "x-signet-callers" && told[0].GetValue() == "foreign"
 }
 
@@ -380,10 +385,10 @@ func (c *checker) extAuthz(v visited, m *authzv3.ExtAuthz) {
 	}
 	chain, _ := parent[*listenerv3.FilterChain](v)
 	at := ingressOf(chain)
-	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && at == "" && len(m.GetGrpcService().GetInitialMetadata()) > 0 {
+	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && at == "" && len(toldOfCallers(m)) > 0 {
 		c.say(path, "the agent is not shown the caller's certificate")
 	}
-	if at != "" && !proto.Equal(&corev3.GrpcService{InitialMetadata: m.GetGrpcService().GetInitialMetadata()}, &corev3.GrpcService{InitialMetadata: ingressSaid(at)}) {
+	if at != "" && !proto.Equal(&corev3.GrpcService{InitialMetadata: toldOfCallers(m)}, &corev3.GrpcService{InitialMetadata: ingressSaid(at)}) {
 		c.say(path, "the agent hears that callers are at another ingress than they are")
 	}
 }

@@ -159,7 +159,7 @@ var breakages = map[string]breakage{
 	"request ids":   {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.PreserveExternalRequestId = true }), "request ids"},
 	"escaped slash": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.PathWithEscapedSlashesAction = 0 }), "escaped slashes"},
 	"underscores": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
-		h.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = 0
+		h.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = corev3.HttpProtocolOptions_ALLOW
 	}), "underscores"},
 	"trusted XFF":    {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.XffNumTrustedHops = 1 }), "x-forwarded-for"},
 	"silent clients": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.StreamIdleTimeout = durationpb.New(0) }), "silent"},

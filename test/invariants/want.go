@@ -48,6 +48,7 @@ const (
 	authzCluster      = "signet_authz"
 	authzFilter       = "envoy.filters.http.ext_authz"
 	policyRevisionKey = "signet.policy_revision"
+	underscoresKey    = "x-signet-underscores"
 	postQuantum       = "X25519MLKEM768"
 )
 

@@ -1,6 +1,7 @@
 package samples
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +52,14 @@ var aside = map[string]dialect.Options{
 }
 
 // around is what stood in App Mesh already when a file was given.
-var around = map[string]string{
+func around(name string) (list []dialect.File) {
+	if text := stood[name]; text != "" {
+		list = append(list, dialect.File{Name: "around.json", Content: []byte(text)})
+	}
+	return list
+}
+
+var stood = map[string]string{
 	"howto-grpc__mesh_route-retries.json":      `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "grpc"}}]}}`,
 	"howto-http2__mesh_route-red-retries.json": `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http2"}}]}}`,
 }
@@ -59,19 +67,55 @@ var around = map[string]string{
 // Import brings a walkthrough in, with its placeholders and parameters filled.
 func Import(t testing.TB, form importer.Form, name string) *importer.Report {
 	t.Helper()
-	return bring(t, form, name)
+	return importer.Read(append([]dialect.File{File(t, name)}, around(name)...), options(t, form, name))
 }
 
 // Whole is Import with the objects of other files that a walkthrough refers to.
 func Whole(t testing.TB, form importer.Form, name string) *importer.Report {
 	t.Helper()
-	var others []dialect.File
+	return importer.Read(Input(t, form, name))
+}
+
+// Input is what Whole reads.
+func Input(t testing.TB, form importer.Form, name string) ([]dialect.File, importer.Options) {
+	t.Helper()
+	files := []dialect.File{File(t, name)}
 	for part, text := range refersTo {
 		if strings.HasPrefix(name, part) {
-			others = append(others, dialect.File{Name: "others.yaml", Content: []byte(text)})
+			files = append(files, dialect.File{Name: "others.yaml", Content: []byte(text)})
 		}
 	}
-	return bring(t, form, name, others...)
+	return append(files, around(name)...), options(t, form, name)
+}
+
+// Graph joins what came in; nil where nothing of it can stand alone.
+func Graph(t testing.TB, name string, manifests []importer.Manifest) *mesh.Graph {
+	t.Helper()
+	var rs []*mesh.Resource
+	for _, m := range manifests {
+		docs, err := mesh.Split(name, m.Content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range docs {
+			parsed, err := mesh.Parse(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed.Mesh = m.Object.Mesh
+			rs = append(rs, parsed)
+		}
+	}
+	if len(rs) == 0 {
+		return nil
+	}
+	g, err := mesh.NewGraph(rs)
+	if err != nil {
+		lines := strings.Split(err.Error(), "\n")
+		t.Log(name, fmt.Sprint(len(lines), " problems, the first: "), lines[0])
+		return nil
+	}
+	return g
 }
 
 // refersTo is what walkthroughs refer to and have in files of their own, by the beginnings
@@ -115,12 +159,9 @@ func colors(names ...string) string {
 	return text
 }
 
-func bring(t testing.TB, form importer.Form, name string, others ...dialect.File) *importer.Report {
+// options are what is said beside a walkthrough's files.
+func options(t testing.TB, form importer.Form, name string) importer.Options {
 	t.Helper()
-	files := append([]dialect.File{File(t, name)}, others...)
-	if text := around[name]; text != "" {
-		files = append(files, dialect.File{Name: "around.json", Content: []byte(text)})
-	}
 	o := importer.Options{Values: vars(t, form), Other: aside[name]}
 	if form == importer.CloudFormation {
 		o.Other.Region, o.Other.AccountID, o.Other.StackName = "eu-west-1", "111122223333", "stack"
@@ -129,7 +170,7 @@ func bring(t testing.TB, form importer.Form, name string, others ...dialect.File
 			"AppMeshCert": "arn:aws:acm:eu-west-1:111122223333:certificate/c", "EXTLB": "ext.example",
 		}
 	}
-	return importer.Read(files, o)
+	return o
 }
 
 // vars are what the walkthroughs of a form leave open.

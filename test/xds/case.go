@@ -45,7 +45,7 @@ var TrustDomain = spiffeid.RequireTrustDomainFromString("test.example")
 // Shape is that of every golden case.
 var Shape = proxy.Shape{
 	Bind: "127.0.0.2", App: "127.0.0.1", Egress: EgressOn("127.0.0.2"),
-	AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0", Proxy: "one", Answers: true,
+	AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0", Proxy: "one", Answers: true, Underscores: true,
 }
 
 // Load reads the case in dir.

@@ -2,14 +2,10 @@ package xdstest_test
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 
-	"signet.example/ads"
 	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/mesh/importer"
@@ -21,7 +17,6 @@ import (
 	"signet.example/server/policies"
 	"signet.example/test/samples"
 	xdstest "signet.example/test/xds"
-	"signet.example/xds"
 	"signet.example/xds/predict"
 )
 
@@ -35,7 +30,7 @@ func TestAPolicyFromTheMeshOfEverySampleLetsThroughWhatItsRoutesSendAndNothingEl
 		for _, name := range samples.Of(t, importer.Form(form)) {
 			r := samples.Whole(t, importer.Form(form), name)
 			files++
-			g := graphOf(t, name, slices.Concat(r.Manifests(), r.Observing())) // as an import leaves it
+			g := samples.Graph(t, name, slices.Concat(r.Manifests(), r.Beginnings(true))) // as an import leaves it
 			if g == nil {
 				t.Errorf("%s: nothing of it is complete", name)
 				continue
@@ -71,10 +66,14 @@ func TestAPolicyFromTheMeshOfEverySampleLetsThroughWhatItsRoutesSendAndNothingEl
 		}
 	}
 	t.Logf("%d samples, %d pairs: %d requests that routes send, %d of pairs that are not declared", files, pairs, sent, refused)
-	if files != 40 || sent < 100 || refused < 500 {
-		t.Errorf("%d samples, %d and %d requests", files, sent, refused)
+	if files != 40 || sent < minSent || refused < minRefused {
+		t.Errorf("%d samples, %d and %d requests, want %d and %d at least", files, sent, refused, minSent, minRefused)
 	}
 }
+
+// How many requests there were when this was written: where predict shows fewer of a route, less
+// is asked here.
+const minSent, minRefused = 401, 7214
 
 // declaring is a mesh's policy, and requests at it.
 type declaring struct {
@@ -82,14 +81,8 @@ type declaring struct {
 	name   string
 	graph  *mesh.Graph
 	policy *policy.Compiled
-	all    []what // that a route sends, or a way out of tcp, of any caller; and a few others
-	seen   map[what]bool
-}
-
-// what is asked at a callee.
-type what struct {
-	method, host, path string
-	port               uint32 // of a connection
+	all    []xdstest.What // that a route sends, or a way out of tcp, of any caller; and a few others
+	seen   map[xdstest.What]bool
 }
 
 // askedOf writes the policy of a sample, as sync would take it.
@@ -109,8 +102,8 @@ func askedOf(t *testing.T, name string, g *mesh.Graph) *declaring {
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	a := &declaring{t: t, name: name, graph: g, policy: compiled, seen: map[what]bool{}}
-	a.add(what{method: "GET", path: "/"}, what{method: "POST", path: "/other"}, what{port: 6379})
+	a := &declaring{t: t, name: name, graph: g, policy: compiled, seen: map[xdstest.What]bool{}}
+	a.add(xdstest.What{Method: "GET", Path: "/"}, xdstest.What{Method: "POST", Path: "/other"}, xdstest.What{Port: 6379})
 	for _, m := range g.Meshes() {
 		for _, from := range g.Nodes(m) {
 			for _, requests := range a.declared(from) {
@@ -121,7 +114,7 @@ func askedOf(t *testing.T, name string, g *mesh.Graph) *declaring {
 	return a
 }
 
-func (a *declaring) add(list ...what) {
+func (a *declaring) add(list ...xdstest.What) {
 	for _, w := range list {
 		if !a.seen[w] {
 			a.seen[w] = true
@@ -130,102 +123,27 @@ func (a *declaring) add(list ...what) {
 	}
 }
 
-// declared is what a caller's proxy sends to each callee, by its configuration; of a gateway
-// what it takes is asked at itself.
-func (a *declaring) declared(from *mesh.VirtualNode) map[proxy.Ref][]what {
-	in := xds.Input{Graph: a.graph, TrustDomain: xdstest.TrustDomain, PolicyRevision: "5f0c2a", Managed: func(proxy.Ref) bool { return true }}
-	shape := xdstest.Shape
-	shape.Suit(from.Ref)
-	set, err := xds.Build(in, from.Ref, shape)
+// declared is what a caller's proxy sends to each callee; of a gateway what it takes is asked
+// at itself.
+func (a *declaring) declared(from *mesh.VirtualNode) map[proxy.Ref][]xdstest.What {
+	s, err := xdstest.SendsOf(a.graph, from)
 	if err != nil {
 		a.t.Fatalf("%s: %v", a.name, err)
 	}
-	found := map[proxy.Ref][]what{}
-	for _, r := range set.Type(ads.RouteType) {
-		rc := &routev3.RouteConfiguration{}
-		if err := proto.Unmarshal(r.Body, rc); err != nil {
-			a.t.Fatal(err)
-		}
-		if strings.HasPrefix(r.Name, "rds_ingress_") != (from.Gateway != nil) {
-			continue
-		}
-		for _, h := range rc.GetVirtualHosts() {
-			for _, route := range h.GetRoutes() { // also one that no request comes to, since those before take all
-				if to := route.GetRoute(); to != nil {
-					for _, callee := range a.clusters(from, to) {
-						found[callee] = append(found[callee], []what{}...)
-					}
-				}
-			}
-			for _, request := range predict.RequestsOf(h) {
-				out, err := predict.Of(rc, request)
-				if err != nil {
-					a.t.Fatal(err)
-				}
-				path, _, _ := strings.Cut(request.Path, "?")
-				to := out.Route.GetRoute()
-				if to == nil {
-					continue
-				}
-				if from.Gateway != nil {
-					found[from.Ref] = append(found[from.Ref], what{method: request.Method, host: request.Authority, path: path})
-				}
-				for _, callee := range a.clusters(from, to) {
-					found[callee] = append(found[callee], what{method: request.Method, path: a.rewritten(out.Route, path)})
-				}
-			}
-		}
+	found := map[proxy.Ref][]xdstest.What{}
+	for callee := range s.Callees {
+		found[callee] = nil
 	}
-	for _, callee := range a.graph.Nodes(from.Mesh) {
-		for _, l := range callee.Listeners {
-			if l.Protocol != mesh.ProtocolTCP {
-				continue
-			}
-			for _, caller := range a.graph.TCPCallers(callee, l.Port) {
-				if caller.Ref == from.Ref {
-					found[callee.Ref] = append(found[callee.Ref], what{port: l.Port})
-				}
-			}
+	for _, send := range s.List {
+		for _, asked := range send.Asked {
+			found[asked.At] = append(found[asked.At], asked.What)
 		}
 	}
 	return found
 }
 
-// clusters are the virtual nodes to which a route leads.
-func (a *declaring) clusters(from *mesh.VirtualNode, to *routev3.RouteAction) (list []proxy.Ref) {
-	names := []string{to.GetCluster()}
-	for _, c := range to.GetWeightedClusters().GetClusters() {
-		names = append(names, c.GetName())
-	}
-	for _, name := range names {
-		for _, n := range a.graph.Nodes(from.Mesh) {
-			for _, protocol := range []string{"http", "http2", "grpc"} {
-				if strings.HasPrefix(name, "cds_egress_"+n.Mesh+"_"+n.Name+"_"+protocol+"_") {
-					list = append(list, n.Ref)
-				}
-			}
-		}
-	}
-	if len(list) == 0 {
-		a.t.Errorf("%s: no virtual node of %v", a.name, names)
-	}
-	return list
-}
-
-func (a *declaring) rewritten(r *routev3.Route, path string) string {
-	switch to := r.GetRoute().GetPrefixRewrite(); {
-	case r.GetRoute().GetRegexRewrite() != nil:
-		a.t.Errorf("%s: a rewrite by %v", a.name, r.GetRoute().GetRegexRewrite())
-	case to != "" && r.GetMatch().GetPath() != "":
-		return to
-	case to != "":
-		return to + strings.TrimPrefix(path, r.GetMatch().GetPrefix())
-	}
-	return path
-}
-
 // wants asks the policy. What comes to a gateway comes from nobody who is known.
-func (a *declaring) wants(from, to *mesh.VirtualNode, w what, allowed bool) {
+func (a *declaring) wants(from, to *mesh.VirtualNode, w xdstest.What, allowed bool) {
 	in := policy.Input{Destination: policy.Peer{ID: a.id(to)}}
 	if from != nil && from != to {
 		in.Source.ID = a.id(from)
@@ -236,10 +154,10 @@ func (a *declaring) wants(from, to *mesh.VirtualNode, w what, allowed bool) {
 	if from == to && from.Gateway == nil {
 		in.Source.ID = a.id(from)
 	}
-	if w.port != 0 {
-		in.Connection = &policy.Connection{Protocol: "tcp", Port: w.port}
+	if w.Port != 0 {
+		in.Connection = &policy.Connection{Protocol: "tcp", Port: w.Port}
 	} else {
-		in.Request = policy.Request{Method: w.method, Host: w.host, Path: w.path}
+		in.Request = policy.Request{Method: w.Method, Host: w.Host, Path: w.Path}
 	}
 	got, err := a.policy.Evaluate(a.t.Context(), in)
 	if err != nil || got.Allowed != allowed {

@@ -1,9 +1,7 @@
 package xdstest_test
 
 import (
-	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"signet.example/mesh"
@@ -35,7 +33,7 @@ func TestEnvoyAcceptsWhatIsCompleteOfEverySample(t *testing.T) {
 					t.Log(f)
 				}
 			}
-			g := graphOf(t, name, r.Manifests())
+			g := samples.Graph(t, name, r.Manifests())
 			if g == nil {
 				continue
 			}
@@ -81,34 +79,4 @@ func privileged(n *mesh.VirtualNode) bool {
 		}
 	}
 	return false
-}
-
-// graphOf joins what is complete; nil where nothing of it can stand alone.
-func graphOf(t *testing.T, name string, manifests []importer.Manifest) *mesh.Graph {
-	t.Helper()
-	var rs []*mesh.Resource
-	for _, m := range manifests {
-		docs, err := mesh.Split(name, m.Content)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range docs {
-			parsed, err := mesh.Parse(d)
-			if err != nil {
-				t.Fatal(err)
-			}
-			parsed.Mesh = m.Object.Mesh
-			rs = append(rs, parsed)
-		}
-	}
-	if len(rs) == 0 {
-		return nil
-	}
-	g, err := mesh.NewGraph(rs)
-	if err != nil {
-		lines := strings.Split(err.Error(), "\n")
-		t.Log(name, fmt.Sprint(len(lines), " problems, the first: "), lines[0])
-		return nil
-	}
-	return g
 }

@@ -1,0 +1,107 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+
+	"signet.example/proxy"
+)
+
+// HeadersWithUnderscores are those of the mesh that its proxies pass on, in lower case and sorted;
+// no request has another one (docs/decisions/088).
+func (g *Graph) HeadersWithUnderscores(mesh string) []string {
+	return lowered(g.meshOptions(mesh).HeadersWithUnderscores)
+}
+
+// Unseen are the headers with underscores that routes of a mesh look at and no request has,
+// since its options do not name them.
+func (g *Graph) Unseen(mesh string) []string {
+	var names []string
+	for _, r := range g.Routers(mesh) {
+		for _, route := range r.Routes {
+			names = append(names, route.Match.underscored()...)
+		}
+	}
+	for _, n := range g.Nodes(mesh) {
+		if n.Gateway == nil {
+			continue
+		}
+		for _, route := range n.Gateway.Routes {
+			names = append(names, route.Match.underscored()...)
+		}
+	}
+	pass := g.HeadersWithUnderscores(mesh)
+	return slices.DeleteFunc(lowered(names), func(name string) bool { return slices.Contains(pass, name) })
+}
+
+// Underscored are the headers with underscores that an object's routes look at and that a mesh may
+// pass on.
+func Underscored(r *Resource) []string {
+	var matches []Match
+	http := func(h *HTTPRoute) {
+		if h != nil {
+			matches = append(matches, resolveMatch(&h.Match))
+		}
+	}
+	switch s := r.Spec.(type) {
+	case *VirtualRouterSpec:
+		for i := range s.Routes {
+			http(s.Routes[i].HTTPRoute)
+			http(s.Routes[i].HTTP2Route)
+			if h := s.Routes[i].GRPCRoute; h != nil {
+				matches = append(matches, resolveGRPCMatch(&h.Match))
+			}
+		}
+	case *GatewayRouteSpec:
+		matches = append(matches, s.form().match)
+	}
+	var names []string
+	for _, m := range matches {
+		names = append(names, m.underscored()...)
+	}
+	return slices.DeleteFunc(lowered(names), func(name string) bool { return notPassed(name) != "" })
+}
+
+func (m Match) underscored() (names []string) {
+	for _, h := range m.Headers {
+		if strings.Contains(h.Name, "_") {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+func lowered(names []string) []string {
+	var list []string
+	for _, name := range names {
+		list = append(list, strings.ToLower(name))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// notPassed is why a mesh cannot pass a header on, "" if it can: applications that read _ as -
+// would take it for one that proxies set, or take away.
+func notPassed(name string) string {
+	other := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	if !strings.Contains(name, "_") {
+		return "has no underscore: it passes, or is taken away, as any other"
+	}
+	for _, prefix := range []string{"x-envoy-", proxy.HeaderPrefix, "x-forwarded-"} {
+		if strings.HasPrefix(other, prefix) {
+			return "many applications read it as " + other + ", of which callers write none"
+		}
+	}
+	for _, w := range proxy.WithheldHeaders() {
+		if slices.Contains(w.Headers, other) {
+			return "many applications read it as " + other + ", of which callers write none"
+		}
+	}
+	if slices.Contains(framing, other) {
+		return "some read it as " + other + ", and others do not: they would see two requests in one"
+	}
+	return ""
+}
+
+// framing are headers by which a request's end is told.
+var framing = []string{"content-length", "transfer-encoding", "proxy-connection", "keep-alive"}

@@ -1,0 +1,67 @@
+package mesh_test
+
+import (
+	"fmt"
+	"testing"
+
+	"signet.example/mesh"
+)
+
+const routedByHeaders = `apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: m}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: a}
+spec: {listeners: [{portMapping: {port: 80, protocol: http}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualRouter
+metadata: {name: r}
+spec:
+  listeners: [{portMapping: {port: 80, protocol: http}}]
+  routes:
+    - {name: one, httpRoute: {match: {prefix: /, headers: [{name: Color_Header, match: {exact: red}}, {name: x-plain}]}, action: {weightedTargets: [{virtualNodeRef: {name: a}, weight: 1}]}}}
+    - {name: two, httpRoute: {match: {prefix: /, headers: [{name: x_real_ip}]}, action: {weightedTargets: [{virtualNodeRef: {name: a}, weight: 1}]}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: s}
+spec: {provider: {virtualRouter: {virtualRouterRef: {name: r}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualGateway
+metadata: {name: g}
+spec: {listeners: [{portMapping: {port: 80, protocol: http}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: GatewayRoute
+metadata: {name: gr}
+spec: {httpRoute: {match: {prefix: /, headers: [{name: at_gateway}]}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}
+`
+
+func TestHeadersWithUnderscoresThatRoutesLookAtAreKnown(t *testing.T) {
+	named := map[string]string{}
+	for _, r := range resourcesOf(t, routedByHeaders) {
+		if names := mesh.Underscored(r); names != nil {
+			named[string(r.Kind)] = fmt.Sprint(names)
+		}
+	}
+	if fmt.Sprint(named) != "map[GatewayRoute:[at_gateway] VirtualRouter:[color_header]]" { // the third one cannot be let through
+		t.Errorf("%v", named)
+	}
+	for options, want := range map[string]string{
+		"": "[] [at_gateway color_header x_real_ip]",
+		"---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [other_one, COLOR_header]}\n": "[color_header other_one] [at_gateway x_real_ip]",
+	} {
+		g, err := mesh.NewGraph(resourcesOf(t, routedByHeaders+options))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(g.HeadersWithUnderscores("m"), g.Unseen("m")); got != want {
+			t.Errorf("%q: %s, want %s", options, got, want)
+		}
+	}
+}
