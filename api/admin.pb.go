@@ -1148,7 +1148,9 @@ type DeleteRequest struct {
 	DryRun bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// sources: in place of kind and name, manifests of what is deleted; all of it or nothing.
 	// Those of other API groups are counted.
-	Sources       []*Source `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	Sources []*Source `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	// concerned: as of ApplyRequest.
+	Concerned     bool `protobuf:"varint,6,opt,name=concerned,proto3" json:"concerned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1216,6 +1218,13 @@ func (x *DeleteRequest) GetSources() []*Source {
 		return x.Sources
 	}
 	return nil
+}
+
+func (x *DeleteRequest) GetConcerned() bool {
+	if x != nil {
+		return x.Concerned
+	}
+	return false
 }
 
 type ProxyConfigRequest struct {
@@ -1896,9 +1905,11 @@ func (x *Revision) GetChanges() []*Change {
 }
 
 type RollbackRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	DryRun   bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// concerned: as of ApplyRequest.
+	Concerned     bool `protobuf:"varint,3,opt,name=concerned,proto3" json:"concerned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1943,6 +1954,13 @@ func (x *RollbackRequest) GetRevision() uint64 {
 func (x *RollbackRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *RollbackRequest) GetConcerned() bool {
+	if x != nil {
+		return x.Concerned
 	}
 	return false
 }
@@ -4312,13 +4330,14 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04yaml\x18\x05 \x01(\tR\x04yaml\x12\x14\n" +
-	"\x05owner\x18\x06 \x01(\tR\x05owner\"\x97\x01\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\"\xb5\x01\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x121\n" +
-	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"`\n" +
+	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\x12\x1c\n" +
+	"\tconcerned\x18\x06 \x01(\bR\tconcerned\"`\n" +
 	"\x12ProxyConfigRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -4402,10 +4421,11 @@ const file_api_admin_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\x121\n" +
-	"\achanges\x18\x04 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\"F\n" +
+	"\achanges\x18\x04 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\"d\n" +
 	"\x0fRollbackRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"+\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1c\n" +
+	"\tconcerned\x18\x03 \x01(\bR\tconcerned\"+\n" +
 	"\x11SyncPolicyRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\"O\n" +
 	"\x12SyncPolicyResponse\x129\n" +

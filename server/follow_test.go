@@ -240,8 +240,8 @@ func TestEveryApplyAndDeleteIsInTheAuditTrail(t *testing.T) {
 		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["test.yaml"] owner=""`,
 		`Apply dry_run=true skip_foreign=false effect=false prune=false take_over=false concerned=false files=["dry.yaml"] owner=""`,
 		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["test.yaml"] owner="" failed: InvalidArgument`,
-		`Delete dry_run=false kind="entry" mesh="" name="job"`,
-		`apply dry_run=false kind="entry" mesh="" name="job": delete "Entry" ""/"job"`,
+		`Delete dry_run=false concerned=false kind="entry" mesh="" name="job"`,
+		`apply dry_run=false concerned=false kind="entry" mesh="" name="job": delete "Entry" ""/"job"`,
 	} {
 		if i >= len(got) || !strings.HasPrefix(got[i], want) {
 			t.Errorf("row %d of %q does not begin with %q", i, got, want)

@@ -49,20 +49,14 @@ words and those that did not answer, and exits with 1 if there are any.`,
 		if err != nil {
 			return err
 		}
-		waits := c.Flags().Changed("wait")
-		switch {
-		case waits && *dry:
-			return usage(errors.New("--wait does not go with --dry-run: nothing is written that a proxy could have"))
-		case waits && *wait <= 0:
-			return usage(fmt.Errorf("--wait=%s: must be more than nothing, such as --wait=%s", *wait, waitMost))
+		most, err := wait(*dry)
+		if err != nil {
+			return err
 		}
 		req := owner()
-		req.DryRun, req.Concerned = *dry, waits
+		req.DryRun, req.Concerned = *dry, most > 0
 		return applySources(c, in, req, func(admin api.AdminClient, answer *api.ApplyResponse) error {
-			if !waits {
-				return showChanges(c, o, answer, *dry)
-			}
-			return applyAndWait(c, o, admin, answer, *wait)
+			return showing{format: o, dry: *dry, most: most}.show(c, admin, answer)
 		})
 	}
 	return c

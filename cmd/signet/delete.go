@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
 )
@@ -19,10 +22,13 @@ names them. KIND is a kind in any case, singular or plural, as in get, and an ob
 can be named in one word as -o name prints it: kind/name or kind/mesh/name.
 With -f, manifests name the objects, whatever else they say, and all are deleted in one
 change, or none; what is not stored is named.
+With --wait the command ends when each proxy whose configuration this makes another one
+has it, as apply --wait does.
 An agent can be deleted when it is gone: not connected, and its certificate has
 ended. --gone deletes all that are. To shut out one that may come back: signet ban.`,
 		Example: `  signet delete virtualnode old-orders
   signet delete entry batch --dry-run
+  signet delete route canary --wait
   signet get entries -o name | xargs signet delete
   signet delete -f mesh/ -R --dry-run
   signet delete agent web-01-3fa9c2d47b
@@ -53,13 +59,19 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 		}
 		return nil
 	}
+	wait := waitFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o, err := resultOf(c)
 		if err != nil {
 			return err
 		}
+		most, err := wait(*dry)
+		if err != nil {
+			return err
+		}
+		t := showing{format: o, dry: *dry, most: most}
 		if len(*in.files) > 0 {
-			return deleteSources(c, in, o, *dry)
+			return deleteSources(c, in, t)
 		}
 		refs, err := refsOf(args, *mesh)
 		if err != nil {
@@ -71,45 +83,64 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 					return err
 				}
 			}
-			done := &api.ApplyResponse{}
-			for _, r := range refs {
-				if isAgents(r.kind) {
-					r.name = nodeName(r.name)
-				}
-				answer, err := admin.Delete(c.Context(), &api.DeleteRequest{Kind: r.kind, Mesh: r.mesh, Name: r.name, DryRun: *dry})
-				if err != nil {
-					if o != "text" && len(done.GetChanges()) > 0 { // those before it are deleted
-						err = errors.Join(err, showChanges(c, o, done, *dry))
-					}
-					return err
-				}
-				if o == "text" {
-					if err := showChanges(c, o, answer, *dry); err != nil {
-						return err
-					}
-				}
-				done.Changes, done.Warnings, done.Revision = append(done.GetChanges(), answer.GetChanges()...), append(done.GetWarnings(), answer.GetWarnings()...), answer.GetRevision()
-			}
-			if o == "text" {
-				return nil
-			}
-			return showChanges(c, o, done, *dry)
+			return deleteEach(c, admin, refs, t)
 		})
 	}
 	return c
 }
 
-func deleteSources(c *cobra.Command, in input, o string, dry bool) error {
+// deleteEach deletes one after the other, and shows all of it as one change: also where one of
+// them is not deleted, what was before it.
+func deleteEach(c *cobra.Command, admin api.AdminClient, refs []ref, t showing) error {
+	done := &api.ApplyResponse{}
+	if t.most > 0 {
+		done.Effect = &api.Effect{}
+	}
+	for _, r := range refs {
+		if isAgents(r.kind) {
+			r.name = nodeName(r.name)
+		}
+		answer, err := admin.Delete(c.Context(), &api.DeleteRequest{Kind: r.kind, Mesh: r.mesh, Name: r.name, DryRun: t.dry, Concerned: t.most > 0})
+		if err != nil {
+			if len(done.GetChanges()) > 0 {
+				err = errors.Join(err, showChanges(c, t.format, done, t.dry))
+			}
+			return err
+		}
+		t.before = cmp.Or(t.before, answer.GetRevision()-1)
+		done.Changes, done.Warnings, done.Revision = append(done.GetChanges(), answer.GetChanges()...), append(done.GetWarnings(), answer.GetWarnings()...), answer.GetRevision()
+		done.Effect = bothConcern(done.GetEffect(), answer.GetEffect())
+	}
+	return t.show(c, admin, done)
+}
+
+// bothConcern is whom two changes concern, nil where one does not tell it.
+func bothConcern(a, b *api.Effect) *api.Effect {
+	if a == nil || b == nil {
+		return nil
+	}
+	for _, n := range b.GetNodes() {
+		same := slices.IndexFunc(a.GetNodes(), func(o *api.Effect_Node) bool { return proto.Equal(o.GetNode(), n.GetNode()) })
+		if same < 0 {
+			a.Nodes = append(a.GetNodes(), n)
+			continue
+		}
+		a.Nodes[same].Resources = append(a.Nodes[same].GetResources(), n.GetResources()...)
+	}
+	return a
+}
+
+func deleteSources(c *cobra.Command, in input, t showing) error {
 	sources, _, err := in.read(c)
 	if err != nil {
 		return err
 	}
 	return withAdmin(c, func(admin api.AdminClient) error {
-		answer, err := admin.Delete(c.Context(), &api.DeleteRequest{Sources: sources, DryRun: dry})
+		answer, err := admin.Delete(c.Context(), &api.DeleteRequest{Sources: sources, DryRun: t.dry, Concerned: t.most > 0})
 		if err != nil {
 			return err
 		}
-		return showChanges(c, o, answer, dry)
+		return t.show(c, admin, answer)
 	})
 }
 

@@ -119,18 +119,25 @@ func newRollback() *cobra.Command {
 		Long: `Makes every resource what it was in a revision, those of Signet's own kinds too: what
 was changed is changed back, what was deleted is there again, what came since is
 deleted. That is a new revision, checked as apply checks: all of it, or nothing.
-Bans, agents, tokens and policies (which are in git) stay as they are.`,
+Bans, agents, tokens and policies (which are in git) stay as they are.
+With --wait the command ends when each proxy whose configuration this makes another one
+has it or has refused it, as apply --wait does.`,
 		Example: `  signet history                   # which there are
   signet rollback 41 --dry-run
-  signet rollback 41`,
+  signet rollback 41 --wait`,
 		Args:              exactArgs("a REVISION"),
 		ValidArgsFunction: completeRevisions,
 	}
 	socketFlag(c)
 	resultFlag(c)
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
+	wait := waitFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
+		most, err := wait(*dry)
 		if err != nil {
 			return err
 		}
@@ -139,7 +146,7 @@ Bans, agents, tokens and policies (which are in git) stay as they are.`,
 			return usage(fmt.Errorf("REVISION %q: must be a number, as signet history has it", args[0]))
 		}
 		return withAdmin(c, func(admin api.AdminClient) error {
-			answer, err := admin.Rollback(c.Context(), &api.RollbackRequest{Revision: revision, DryRun: *dry})
+			answer, err := admin.Rollback(c.Context(), &api.RollbackRequest{Revision: revision, DryRun: *dry, Concerned: most > 0})
 			if err != nil {
 				return err
 			}
@@ -147,7 +154,7 @@ Bans, agents, tokens and policies (which are in git) stay as they are.`,
 				_, err := fmt.Fprintf(c.OutOrStdout(), "unchanged: everything is as it was in revision %d\n", revision)
 				return err
 			}
-			return showChanges(c, o, answer, *dry)
+			return showing{format: o, dry: *dry, most: most}.show(c, admin, answer)
 		})
 	}
 	return c

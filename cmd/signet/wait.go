@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,12 +20,22 @@ import (
 // host after the other is tried where some refuse.
 const waitMost = 30 * time.Second
 
-// waitFlag has a command wait for the proxies that its change concerns.
-func waitFlag(c *cobra.Command) *time.Duration {
+// waitFlag has a command wait for the proxies that its change concerns. What it returns is how
+// long at most, 0 for not at all.
+func waitFlag(c *cobra.Command) func(dry bool) (time.Duration, error) {
 	wait := c.Flags().Duration("wait", 0, "wait until each proxy that the change concerns has it or has refused it, at most this long")
 	c.Flags().Lookup("wait").NoOptDefVal = waitMost.String()
 	_ = c.RegisterFlagCompletionFunc("wait", cobra.NoFileCompletions) // fails only for an undefined flag
-	return wait
+	return func(dry bool) (time.Duration, error) {
+		waits := c.Flags().Changed("wait")
+		switch {
+		case waits && dry:
+			return 0, usage(errors.New("--wait does not go with --dry-run: nothing is written that a proxy could have"))
+		case waits && *wait <= 0:
+			return 0, usage(fmt.Errorf("--wait=%s: must be more than nothing, such as --wait=%s", *wait, waitMost))
+		}
+		return *wait, nil
+	}
 }
 
 // waitFor waits until the proxies that a change concerns have answered, and notes in its answer
@@ -116,8 +127,9 @@ func showProgress(w io.Writer, answer *api.ApplyResponse) error {
 	return nil
 }
 
-// unreached is nil where every proxy has a change that was waited for.
-func unreached(answer *api.ApplyResponse, most time.Duration) error {
+// unreached is nil where every proxy has a change that was waited for. before is the revision
+// that was there before it.
+func unreached(answer *api.ApplyResponse, before uint64, most time.Duration) error {
 	var parts []string
 	if n := len(inState(answer.GetProgress(), api.ProgressResponse_Proxy_REFUSED)); n > 0 {
 		parts = append(parts, counted(n, "proxy", "proxies")+" refused it")
@@ -131,20 +143,32 @@ func unreached(answer *api.ApplyResponse, most time.Duration) error {
 		}
 		return nil
 	}
-	return hinted(errors.New(strings.Join(parts, ", ")), fmt.Sprintf("it is stored as revision %d, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet rollback %d` takes it back", answer.GetRevision(), answer.GetRevision()-1))
+	return hinted(errors.New(strings.Join(parts, ", ")), fmt.Sprintf("it is stored as revision %d, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet rollback %d` takes it back", answer.GetRevision(), before))
 }
 
-// applyAndWait shows what an apply changed, waits, and shows how that ended. One document has both.
-func applyAndWait(c *cobra.Command, format string, admin api.AdminClient, answer *api.ApplyResponse, most time.Duration) error {
-	document := format == "json" || format == "yaml"
+// showing is what a command does with its answer.
+type showing struct {
+	format string
+	dry    bool
+	most   time.Duration // of a wait; 0 for none
+	// before is the revision that was there before the change, 0 for the one before the answer's.
+	before uint64
+}
+
+// show shows what was changed, waits where that is wanted, and shows how that ended. One document has both.
+func (t showing) show(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse) error {
+	if t.most == 0 {
+		return showChanges(c, t.format, answer, t.dry)
+	}
+	document := t.format == "json" || t.format == "yaml"
 	if !document {
-		if err := showChanges(c, format, answer, false); err != nil {
+		if err := showChanges(c, t.format, answer, false); err != nil {
 			return err
 		}
 	}
-	waited := waitFor(c, admin, answer, most)
+	waited := waitFor(c, admin, answer, t.most)
 	if document {
-		if err := showChanges(c, format, answer, false); err != nil {
+		if err := showChanges(c, t.format, answer, false); err != nil {
 			return err
 		}
 	}
@@ -153,12 +177,12 @@ func applyAndWait(c *cobra.Command, format string, admin api.AdminClient, answer
 	}
 	if !document {
 		w := c.OutOrStdout()
-		if format == "name" { // which has names alone
+		if t.format == "name" { // which has names alone
 			w = c.ErrOrStderr()
 		}
 		if err := showProgress(w, answer); err != nil {
 			return err
 		}
 	}
-	return unreached(answer, most)
+	return unreached(answer, cmp.Or(t.before, answer.GetRevision()-1), t.most)
 }

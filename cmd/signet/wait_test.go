@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
 )
@@ -51,7 +53,7 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 		if err := showProgress(&out, answer); err != nil || strings.TrimSpace(out.String()) != c.want {
 			t.Errorf("%v\n%s\nwant\n%s", err, &out, c.want)
 		}
-		err := unreached(answer, 5*time.Second)
+		err := unreached(answer, 4, 5*time.Second)
 		switch {
 		case c.err == "" && err == nil:
 		case c.err == "" || err == nil || err.Error() != c.err || exitCode(err) != exitFailed:
@@ -77,5 +79,29 @@ func TestProgressIsALineForEachStepWhereNobodyWatchesAndOneLineOnATerminal(t *te
 		if p.end(); out.String() != want {
 			t.Errorf("%q, want %q", &out, want)
 		}
+	}
+}
+
+// Several deletions are waited for as one change: who is concerned by two of them is waited for once.
+func TestSeveralDeletionsAreWaitedForAsOneChange(t *testing.T) {
+	node := func(name string, resources ...string) *api.Effect_Node {
+		n := &api.Effect_Node{Node: &api.VirtualNodeRef{Mesh: "shop", Name: name}}
+		for _, r := range resources {
+			n.Resources = append(n.Resources, &api.Effect_Resource{Name: r})
+		}
+		return n
+	}
+	both := bothConcern(&api.Effect{Nodes: []*api.Effect_Node{node("web", "a")}}, &api.Effect{Nodes: []*api.Effect_Node{node("web", "b"), node("api", "c")}})
+	want := &api.Effect{Nodes: []*api.Effect_Node{node("web", "a", "b"), node("api", "c")}}
+	if !proto.Equal(both, want) {
+		t.Errorf("%v, want %v", both, want)
+	}
+	if bothConcern(both, nil) != nil || bothConcern(nil, both) != nil {
+		t.Error("what a server does not tell of one is told of both")
+	}
+	refused := &api.ProgressResponse_Proxy{State: api.ProgressResponse_Proxy_REFUSED.Enum()}
+	err := unreached(&api.ApplyResponse{Revision: 7, Progress: &api.ProgressResponse{Settled: true, Proxies: []*api.ProgressResponse_Proxy{refused}}}, 4, time.Second)
+	if e, ok := errors.AsType[*exitError](err); !ok || !strings.Contains(e.hint, "`signet rollback 4`") {
+		t.Errorf("%v does not say how the first of them is taken back", err)
 	}
 }

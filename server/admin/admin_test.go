@@ -56,7 +56,7 @@ func TestAnAuditRowNamesWhatIsAskedAndNeverWhatItHolds(t *testing.T) {
 		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false prune=false take_over=false concerned=false files=["a�.yaml" "b.yaml"] owner=""`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front", Ttl: durationpb.New(time.Minute)}, `group="front" ttl=1m0s`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front"}, `group="front" ttl=0s`},
-		{"Delete", &api.DeleteRequest{Kind: "entry", Name: "job"}, `dry_run=false kind="entry" mesh="" name="job"`},
+		{"Delete", &api.DeleteRequest{Kind: "entry", Name: "job"}, `dry_run=false concerned=false kind="entry" mesh="" name="job"`},
 		{"Get", &api.GetRequest{Kind: "all"}, `kind="all" mesh="" name=""`},
 		{"BanAgent", &api.BanAgentRequest{Agent: "web-1", Reason: "lost"}, `dry_run=false agent="web-1" reason="lost"`},
 		{"Explain", &api.ExplainRequest{Id: "1"}, `id="1"`},
@@ -174,7 +174,7 @@ func TestWhatOthersNeedIsNotDeleted(t *testing.T) {
 	if _, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "ng", Name: "back"}); err != nil {
 		t.Error(err)
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false kind="ng" mesh="" name="back"`, "end")
+	d.wants("begin", `write uid 7 pid 8: dry_run=false concerned=false kind="ng" mesh="" name="back"`, "end")
 }
 
 // Manifests only name what is deleted: in one change, or nothing.
@@ -207,7 +207,7 @@ func TestWhatManifestsNameIsDeletedInOneChangeOrNotAtAll(t *testing.T) {
 	if len(resp.GetChanges()) != 3 || resp.GetSkippedForeign() != 1 || len(resp.GetWarnings()) != 1 || !strings.Contains(resp.GetWarnings()[0], "NodeGroup none is not stored") {
 		t.Error(resp.GetChanges(), resp.GetWarnings())
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false kind="" mesh="" name="" files=["f.yaml"]`, "end")
+	d.wants("begin", `write uid 7 pid 8: dry_run=false concerned=false kind="" mesh="" name="" files=["f.yaml"]`, "end")
 }
 
 func TestABanIsInForceBeforeAnythingIsAskedOfTheSigner(t *testing.T) {
@@ -376,17 +376,37 @@ func TestTheEffectOfAChangeIsToldInADryRunAlone(t *testing.T) {
 	}
 }
 
-func TestAnApplyThatIsWaitedForIsToldWhomItConcerns(t *testing.T) {
+func TestAChangeThatIsWaitedForIsToldWhomItConcerns(t *testing.T) {
 	d := newDesk(t)
 	d.effects = []effect.Effect{{Of: proxy.Node("m", "a")}}
-	req := applyOf(shop)
-	req.Concerned = true
-	resp, err := d.admin.Apply(d.ctx(), req)
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		change func() (*api.ApplyResponse, error)
+		asked  string
+	}{
+		{func() (*api.ApplyResponse, error) {
+			req := applyOf(shop + groupNamed("back") + groupNamed("front"))
+			req.Concerned = true
+			return d.admin.Apply(d.ctx(), req)
+		}, `dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=true files=["a.yaml"] owner=""`},
+		{func() (*api.ApplyResponse, error) {
+			return d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "ng", Name: "back", Concerned: true})
+		}, `dry_run=false concerned=true kind="ng" mesh="" name="back"`},
+		{func() (*api.ApplyResponse, error) {
+			d.cfg.Past = pastOf{back: []store.Write{{Object: store.Object{Kind: "NodeGroup", Name: "front"}, Delete: true}}}
+			return admin.New(d.cfg).Rollback(d.ctx(), &api.RollbackRequest{Revision: 3, Concerned: true})
+		}, "Rollback to revision 3"},
+	} {
+		resp, err := c.change()
+		if err != nil {
+			t.Fatalf("%s: %v", c.asked, err)
+		}
+		d.wants("begin", "write uid 7 pid 8: "+c.asked, "end", "effects") // nobody waits for it
+		if n := resp.GetEffect().GetNodes(); len(n) != 1 || n[0].GetNode().GetName() != "a" || len(resp.GetChanges()) == 0 {
+			t.Errorf("%s: %v", c.asked, resp)
+		}
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=true files=["a.yaml"] owner=""`, "end", "effects")
-	if n := resp.GetEffect().GetNodes(); len(n) != 1 || n[0].GetNode().GetName() != "a" || resp.GetRevision() != 1 {
-		t.Errorf("%v", resp)
+	d.agents = []fleet.Status{{Agent: store.Agent{ID: "gone"}, State: api.AgentInfo_GONE, End: noon}}
+	if resp, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "agent", Name: "gone", Concerned: true}); err != nil || resp.GetEffect() == nil || len(resp.GetEffect().GetNodes()) > 0 {
+		t.Errorf("a host that is gone concerns %v: %v", resp.GetEffect(), err)
 	}
 }

@@ -24,7 +24,7 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 		return nil, err
 	}
 	if req.GetEffect() || req.GetConcerned() { // after the lock, as below
-		if resp.Effect, err = s.effect(draft, req); err != nil {
+		if resp.Effect, err = s.effect(draft, req.GetEffect()); err != nil {
 			return nil, err
 		}
 	}
@@ -34,10 +34,10 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 }
 
 // effect is what a change does, or, of one that is made, whose proxies it concerns.
-func (s *Server) effect(d Draft, req *api.ApplyRequest) (*api.Effect, error) {
-	all, leftOut, err := d.Effects(req.GetEffect())
+func (s *Server) effect(d Draft, requests bool) (*api.Effect, error) {
+	all, leftOut, err := d.Effects(requests)
 	switch {
-	case err != nil && req.GetEffect():
+	case err != nil && requests:
 		return nil, fault.New(fault.Invalid, "what it does to requests cannot be foretold: %v", err)
 	case err != nil: // it is stored
 		return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)

@@ -17,15 +17,29 @@ import (
 // Delete removes one object, or those of manifests, unless something still refers to them.
 func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
 	if isAgentKind(req.GetKind()) {
-		return s.deleteAgent(ctx, req)
+		resp, err := s.deleteAgent(ctx, req)
+		if err == nil && req.GetConcerned() { // it is gone, and nobody is sent to its proxies
+			resp.Effect = &api.Effect{}
+		}
+		return resp, err
 	}
+	resp, rest, err := s.delete(ctx, req)
+	if err != nil || !req.GetConcerned() {
+		return resp, err
+	}
+	resp.Effect, err = s.effect(rest, false) // after the lock
+	return resp, err
+}
+
+// delete is Delete of objects, and returns what was made of the change.
+func (s *Server) delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, Draft, error) {
 	in := &intake{cfg: &s.cfg, skipForeign: true, names: true}
 	if err := s.understand(ctx, in, req.GetSources()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	actor, change, end, err := s.begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer end()
 	m := change.Now()
@@ -39,24 +53,24 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 		objects = []*kinds.Object{o}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rest, err := s.without(change, objects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	changes, writes := deletionsOf(objects)
 	resp.Changes = changes
 	resp.Warnings = slices.Concat(resp.GetWarnings(), ofOwners(changes), s.cfg.Warnings(m, rest.Model()))
 	if req.GetDryRun() {
-		return resp, nil
+		return resp, rest, nil
 	}
 	ready, err := rest.Try(writes, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp.Revision, err = ready.Write(ctx, actor, describe(req))
-	return resp, err
+	return resp, rest, err
 }
 
 // named are the stored objects that manifests are of, whatever else those say. What is not

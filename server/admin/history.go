@@ -92,20 +92,30 @@ func meant(k store.Key) string {
 // Rollback makes the objects what they were in a revision. What that gives is checked as an
 // apply is: what would be refused today is refused.
 func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.ApplyResponse, error) {
+	resp, draft, err := s.rollback(ctx, req)
+	if err != nil || !req.GetConcerned() {
+		return resp, err
+	}
+	resp.Effect, err = s.effect(draft, false) // after the lock
+	return resp, err
+}
+
+// rollback is Rollback, and returns what was made of the change.
+func (s *Server) rollback(ctx context.Context, req *api.RollbackRequest) (*api.ApplyResponse, Draft, error) {
 	actor, change, end, err := s.begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer end()
 	now := change.Now()
 	back, err := s.cfg.Past.Back(ctx, req.GetRevision())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return nil, fault.New(fault.NotFound, "there is no revision %d: the last one is %d", req.GetRevision(), now.Revision())
+		return nil, nil, fault.New(fault.NotFound, "there is no revision %d: the last one is %d", req.GetRevision(), now.Revision())
 	case errors.Is(err, store.ErrForgotten):
-		return nil, fault.New(fault.Invalid, "what there was in revision %d is not known any more; `signet history` has the revisions that are (retention.changes of the server's configuration is how long)", req.GetRevision())
+		return nil, nil, fault.New(fault.Invalid, "what there was in revision %d is not known any more; `signet history` has the revisions that are (retention.changes of the server's configuration is how long)", req.GetRevision())
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
 	in := &intake{cfg: &s.cfg}
 	owners := map[kinds.Key]string{}
@@ -116,7 +126,7 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 		case !w.Delete:
 			owners[k] = w.Owner
 			if err := in.readStored(ctx, k, &api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest}); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case old != nil:
 			gone = append(gone, old)
@@ -124,11 +134,11 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 	}
 	draft, err := in.join(change, gone...)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "%s", err.Error())
+		return nil, nil, fault.New(fault.Invalid, "%s", err.Error())
 	}
 	for _, o := range gone {
 		if err := s.leftBy(o); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	changes, writes := changesOf(now, in.objects, func(k kinds.Key, _ *kinds.Object) string { return owners[k] })
@@ -137,12 +147,12 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 	changes, writes = append(changes, deleted...), append(writes, deletes...)
 	ready, err := in.try(draft, writes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: slices.Concat(in.warnings, ofOwners(changes), s.cfg.Warnings(now, draft.Model()))}
 	if req.GetDryRun() || len(writes) == 0 {
-		return resp, nil
+		return resp, draft, nil
 	}
 	resp.Revision, err = ready.Write(ctx, actor, fmt.Sprintf("Rollback to revision %d", req.GetRevision()))
-	return resp, err
+	return resp, draft, err
 }

@@ -158,4 +158,22 @@ func TestWhatEachHostsEnvoyRefusesTakesNothingFromAny(t *testing.T) {
 	}
 	calls("/a", 404)
 	eventually(t, 20*time.Second, "all have what replaced it", func() bool { return synced(api.ProxyStatus_SYNCED) })
+
+	// Who goes back, or deletes, waits by the same rules.
+	out, _ = w.CLI("history", "virtualrouter", "orders")
+	first := regexp.MustCompile(`(?m)^([0-9]+) .*created virtualrouter`).FindStringSubmatch(out)
+	if first == nil {
+		t.Fatalf("signet history:\n%s", out)
+	}
+	if out, code := w.CLI("rollback", first[1], "--wait"); code != 0 || !strings.Contains(out, "\n3 proxies have it\n") {
+		t.Errorf("rollback --wait, exit %d:\n%s", code, out)
+	}
+	for name, f := range hosts {
+		if status, err := rawCall(f.egress, "/a"); err != nil || status != 200 {
+			t.Errorf("%s has not what it went back to: %d %v", name, status, err)
+		}
+	}
+	if out, code := w.CLI("delete", "--wait", "binding/front-2", "binding/front-3", "binding/front-proxy", "virtualnode/test/front"); code != 0 || !strings.Contains(out, "\nno proxy that it concerns is reported\n") {
+		t.Errorf("delete --wait, exit %d:\n%s", code, out)
+	}
 }
