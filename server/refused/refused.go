@@ -153,6 +153,41 @@ func (a All) Add(r Refusal) {
 	a[r.Node][at][who{r.Agent, r.Envoy}] = r
 }
 
+// Room is how many more refusals may be kept. It is of one moment, and counts those that it lets in.
+type Room struct {
+	free int
+	own  map[string]int // how many each agent has
+}
+
+// Room returns what is left of Most.
+func (a All) Room() *Room {
+	r := &Room{free: Most, own: map[string]int{}}
+	for _, of := range a {
+		for _, by := range of {
+			for w := range by {
+				r.free--
+				r.own[w.agent]++
+			}
+		}
+	}
+	return r
+}
+
+// share is how much of the room that is left one agent may have: a quarter.
+const share = 4
+
+// Take reports whether one more refusal of an agent's may be kept, and counts it. Whoever makes
+// them up has a fifth of Most in the end, the next one a fifth of what that leaves, and so on:
+// whoever has few finds room.
+func (r *Room) Take(agent string) bool {
+	if share*r.own[agent] >= r.free {
+		return false
+	}
+	r.free--
+	r.own[agent]++
+	return true
+}
+
 // Count returns the number of refusals.
 func (a All) Count() (n int) {
 	for _, of := range a {

@@ -1,6 +1,7 @@
 package refused
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -125,5 +126,32 @@ func TestARefusalIsKeptOnceAndOneOfSeveralIsAlwaysTheSame(t *testing.T) {
 	}
 	if _, ok := all[web].First(other); ok {
 		t.Error("one of none")
+	}
+}
+
+// N15-1: whoever made up 10,000 left no room to the others.
+func TestNobodyFillsTheRoomThatIsForRefusals(t *testing.T) {
+	all := All{}
+	add := func(agent string, most int) (n int) {
+		for room := all.Room(); n < most && room.Take(agent); n++ {
+			r := by(route, agent, "1.40")
+			r.Form = fmt.Sprint(n)
+			all.Add(r)
+		}
+		return n
+	}
+	for i, want := range []int{Most / 5, Most * 4 / 25, Most * 16 / 125} {
+		if n := add(fmt.Sprint("liar", i), Most); n != want {
+			t.Errorf("the liar %d has %d, want %d", i, n, want)
+		}
+	}
+	if n := add("liar0", Most); n != 0 {
+		t.Errorf("it has %d more the next time", n)
+	}
+	if n := add("one", 1000); n != 1000 {
+		t.Errorf("there is room for %d of another agent", n)
+	}
+	if n := all.Count(); n > Most {
+		t.Errorf("%d are kept", n)
 	}
 }

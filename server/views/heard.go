@@ -78,15 +78,15 @@ func (v *Views) refusable(node proxy.Ref, of *offer) *refused.Known {
 }
 
 // refuses takes what an agent says that its proxies refused, as far as it is what their
-// views have, and returns what is new of it, which is no more than there is room for.
-func (v *Views) refuses(agent string, f Following, of *offer, room int) (found []refused.Refusal) {
+// views have, and returns what is new of it, as far as room takes it.
+func (v *Views) refuses(agent string, f Following, of *offer, room func(agent string) bool) (found []refused.Refusal) {
 	if len(f.Rejected) == 0 || !v.runs(agent, f) {
 		return nil
 	}
 	known := v.refusable(f.Node, of)
 	for _, j := range f.Rejected {
 		at, ok := known.Refusable(j.GetTypeUrl(), j.GetName(), j.GetVersion(), f.Envoy)
-		if !ok || len(found) >= room || v.refused[f.Node].Has(at, agent, f.Envoy) || proxy.OfItsHost(j.GetMessage()) {
+		if !ok || v.refused[f.Node].Has(at, agent, f.Envoy) || proxy.OfItsHost(j.GetMessage()) || !room(agent) {
 			continue // who refuses it keeps what it had, and its agent reports that
 		}
 		found = append(found, v.refuse(refused.Refusal{

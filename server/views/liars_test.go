@@ -16,6 +16,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/proxy"
+	"signet.example/server/refused"
 )
 
 // silent is a stream of an agent that follows node a and says nothing more.
@@ -179,11 +180,51 @@ func TestWhatAgentsSayCostsLittleHoweverMuchItIs(t *testing.T) {
 		}
 		list = append(list, f)
 	}
-	w.v.Reported("two", list)
-	begun := cpu(t)
-	w.v.hear(t.Context())
-	if took := cpu(t) - begun; took > 250*time.Millisecond {
-		t.Errorf("it took %v", took)
+	least := time.Hour
+	for range 5 { // on a busy host one look takes more than its part
+		w.v.heard.Cost("two", 0)
+		w.v.Reported("two", list)
+		begun := cpu(t)
+		w.v.hear(t.Context())
+		least = min(least, cpu(t)-begun)
+	}
+	if least > 250*time.Millisecond {
+		t.Errorf("it took %v", least)
+	}
+}
+
+// N15-1: whoever had said of 10,000 resources that its proxies refused them had the refusals of all others ignored.
+func TestThereIsRoomForRefusalsWhateverOneAgentSays(t *testing.T) {
+	w := twoOf(t)
+	node := proxy.Node("m", "a")
+	r, _, _ := w.changes("b.next")
+	w.v.mu.Lock()
+	defer w.v.mu.Unlock()
+	room := w.v.refused.Room()
+	for i := 0; room.Take("two"); i++ {
+		w.v.refused.Add(refused.Refusal{Node: node, Agent: "two", Type: ads.ClusterType, Name: "none", Version: fmt.Sprint(i)})
+	}
+	cluster := r.set.Type(ads.ClusterType)[0]
+	w.says("two", w.a.Set(), 1, cluster)
+	w.says("one", w.a.Set(), 1, cluster)
+	h := hearing{v: w.v}
+	of := w.v.offerOf(node)
+	for agent, want := range map[string]int{"two": 0, "one": 1} {
+		if found := w.v.refuses(agent, w.v.heard.Of(agent)[0], of, h.take); len(found) != want {
+			t.Errorf("%d refusals of %s are kept, want %d", len(found), agent, want)
+		}
+	}
+}
+
+// What ended the proxies of two agents is for all where no refusal of it can be kept.
+func TestAChangeThatEndedProxiesIsForAllWhereThereIsNoRoom(t *testing.T) {
+	w := twoOf(t)
+	r, _, second := w.changes("b.next")
+	w.v.mu.Lock()
+	defer w.v.mu.Unlock()
+	r.tries[second] = try{lost: true}
+	if found := w.v.lose(proxy.Node("m", "a"), r, true, func(string) bool { return false }); len(found) > 0 || calls(t, w.a) != "b.next" {
+		t.Errorf("%d refusals are kept, and all are sent to %q", len(found), calls(t, w.a))
 	}
 }
 

@@ -248,7 +248,7 @@ func (v *Views) expire(node proxy.Ref, r *rollout, agent string) {
 type hearing struct {
 	v        *Views
 	offers   map[proxy.Ref]*offer
-	room     int // for refusals
+	room     *refused.Room // nil until something is refused
 	found    []refused.Refusal
 	again    map[proxy.Ref]bool // whose views are to be made again
 	answered map[proxy.Ref]bool // whose rollout has an answer
@@ -259,7 +259,7 @@ type hearing struct {
 func (v *Views) hear(ctx context.Context) []refused.Refusal {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	h := hearing{v: v, offers: map[proxy.Ref]*offer{}, room: refused.Most - v.refused.Count(), again: map[proxy.Ref]bool{}, answered: map[proxy.Ref]bool{}}
+	h := hearing{v: v, offers: map[proxy.Ref]*offer{}, again: map[proxy.Ref]bool{}, answered: map[proxy.Ref]bool{}}
 	said, gone := v.heard.Take()
 	refusing := map[string]time.Duration{}
 	for agent, list := range said {
@@ -284,7 +284,7 @@ func (v *Views) hear(ctx context.Context) []refused.Refusal {
 		if h.again[node] || (!connected || follows(list, node)) && !slices.Contains(gone, r.agent) {
 			continue
 		}
-		if lost := v.lose(node, r, connected); len(lost) > 0 {
+		if lost := v.lose(node, r, connected, h.take); len(lost) > 0 {
 			h.found, h.again[node] = append(h.found, lost...), true
 		}
 	}
@@ -296,6 +296,14 @@ func (v *Views) hear(ctx context.Context) []refused.Refusal {
 	return h.found
 }
 
+// take reports whether one more refusal of an agent's is kept.
+func (h *hearing) take(agent string) bool {
+	if h.room == nil {
+		h.room = h.v.refused.Room()
+	}
+	return h.room.Take(agent)
+}
+
 // one is hear of one view.
 func (h *hearing) one(agent string, f Following) {
 	of := h.offers[f.Node]
@@ -303,7 +311,7 @@ func (h *hearing) one(agent string, f Following) {
 		of = h.v.offerOf(f.Node)
 		h.offers[f.Node] = of
 	}
-	if new := h.v.refuses(agent, f, of, h.room-len(h.found)); len(new) > 0 {
+	if new := h.v.refuses(agent, f, of, h.take); len(new) > 0 {
 		h.found, h.again[f.Node] = append(h.found, new...), true
 	}
 	h.v.answered(f, of)
@@ -352,16 +360,23 @@ func (v *Views) lacks(agent string, f Following) bool {
 
 // lose has another agent try a change when the proxies of the first have ended, or its connection
 // has. If that happens at two agents that are still connected, the change counts as refused.
-func (v *Views) lose(node proxy.Ref, r *rollout, connected bool) (found []refused.Refusal) {
+// What of that room does not take is published to all.
+func (v *Views) lose(node proxy.Ref, r *rollout, connected bool, room func(agent string) bool) (found []refused.Refusal) {
 	if connected {
 		r.tries[r.agent] = try{r.tries[r.agent].until, true}
 	}
 	if r.lost() >= lostCanaries {
 		for _, res := range v.nodes[r.key].view.New(r.set) { // it is kept as long as it is tried
+			if !room(r.agent) {
+				break
+			}
 			found = append(found, v.refuse(refused.Refusal{
 				Node: node, Agent: r.agent, Envoy: r.key.Shape.EnvoyVersion, Type: res.Type, Name: res.Name, Version: res.Version, Form: formOf(res).Form,
 				Message: "the proxies of two agents ended, one after the other, before they had answered it", Ended: true,
 			}))
+		}
+		if len(found) == 0 {
+			v.conclude(node, r)
 		}
 		return found
 	}
