@@ -137,9 +137,10 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		},
 	}
 	a.door = limits.NewDoor(a.guests.Knows, func(pid int32) bool { return children.Has(int(pid)) })
+	wanted := make(wantedKeys, 16)
 	process, err := authzproc.New(authzproc.Config{
 		Executable: cmp.Or(cfg.Executable, child.Self), User: cfg.Authz.as, Spare: cfg.Authz.spare(), MemoryLimit: cfg.Authz.MemoryLimit,
-		State: &u.state, Answered: a.answered, Metrics: m.authz, Log: log,
+		State: &u.state, Wanted: wanted.add, Answered: a.answered, Metrics: m.authz, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -174,13 +175,23 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
-	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Decisions: process.Decisions, Callers: &u.callers, Log: log}
+	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Decisions: process.Decisions, Wanted: wanted, Callers: &u.callers, Log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()
 	m.outageBudget(a.budget)
 	m.tlsFiles(a.relay.FileProblems)
 	return a, nil
+}
+
+// wantedKeys are on their way to a server. What is lost is asked for again.
+type wantedKeys chan *api.WantedKey
+
+func (w wantedKeys) add(k *api.WantedKey) {
+	select {
+	case w <- k:
+	default:
+	}
 }
 
 // run starts everything and stops it in the order of need: the proxies drain

@@ -864,6 +864,7 @@ type SessionUp struct {
 	//	*SessionUp_Explain
 	//	*SessionUp_Alive
 	//	*SessionUp_Decisions
+	//	*SessionUp_WantedKey
 	Message       isSessionUp_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -942,6 +943,15 @@ func (x *SessionUp) GetDecisions() *DecisionsAnswer {
 	return nil
 }
 
+func (x *SessionUp) GetWantedKey() *WantedKey {
+	if x != nil {
+		if x, ok := x.Message.(*SessionUp_WantedKey); ok {
+			return x.WantedKey
+		}
+	}
+	return nil
+}
+
 type isSessionUp_Message interface {
 	isSessionUp_Message()
 }
@@ -963,6 +973,11 @@ type SessionUp_Decisions struct {
 	Decisions *DecisionsAnswer `protobuf:"bytes,4,opt,name=decisions,proto3,oneof"`
 }
 
+type SessionUp_WantedKey struct {
+	// wanted_key is to be found by the server, if it may be; a server from before finds none.
+	WantedKey *WantedKey `protobuf:"bytes,5,opt,name=wanted_key,json=wantedKey,proto3,oneof"`
+}
+
 func (*SessionUp_Report) isSessionUp_Message() {}
 
 func (*SessionUp_Explain) isSessionUp_Message() {}
@@ -970,6 +985,8 @@ func (*SessionUp_Explain) isSessionUp_Message() {}
 func (*SessionUp_Alive) isSessionUp_Message() {}
 
 func (*SessionUp_Decisions) isSessionUp_Message() {}
+
+func (*SessionUp_WantedKey) isSessionUp_Message() {}
 
 type SessionDown struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2189,12 +2206,14 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"SVIDResult\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xdf\x01\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x9c\x02\n" +
 	"\tSessionUp\x121\n" +
 	"\x06report\x18\x01 \x01(\v2\x17.signet.v1alpha1.ReportH\x00R\x06report\x12:\n" +
 	"\aexplain\x18\x02 \x01(\v2\x1e.signet.v1alpha1.ExplainAnswerH\x00R\aexplain\x12\x16\n" +
 	"\x05alive\x18\x03 \x01(\tH\x00R\x05alive\x12@\n" +
-	"\tdecisions\x18\x04 \x01(\v2 .signet.v1alpha1.DecisionsAnswerH\x00R\tdecisionsB\t\n" +
+	"\tdecisions\x18\x04 \x01(\v2 .signet.v1alpha1.DecisionsAnswerH\x00R\tdecisions\x12;\n" +
+	"\n" +
+	"wanted_key\x18\x05 \x01(\v2\x1a.signet.v1alpha1.WantedKeyH\x00R\twantedKeyB\t\n" +
 	"\amessage\"\x9d\x02\n" +
 	"\vSessionDown\x12\x1a\n" +
 	"\aexplain\x18\x01 \x01(\tH\x00R\aexplain\x12.\n" +
@@ -2397,11 +2416,12 @@ var file_api_agent_proto_goTypes = []any{
 	(*SVIDStatus)(nil),            // 28: signet.v1alpha1.SVIDStatus
 	nil,                           // 29: signet.v1alpha1.Unserved.ReasonsEntry
 	nil,                           // 30: signet.v1alpha1.Withdrawn.PidsEntry
-	(*Decision)(nil),              // 31: signet.v1alpha1.Decision
-	(*DecisionFilter)(nil),        // 32: signet.v1alpha1.DecisionFilter
-	(*VirtualNodeRef)(nil),        // 33: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*WantedKey)(nil),             // 31: signet.v1alpha1.WantedKey
+	(*Decision)(nil),              // 32: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 33: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 34: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
@@ -2411,47 +2431,48 @@ var file_api_agent_proto_depIdxs = []int32{
 	22, // 4: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
 	19, // 5: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
 	21, // 6: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
-	16, // 7: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	17, // 8: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	18, // 9: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	20, // 10: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
-	29, // 11: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	30, // 12: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	31, // 13: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	32, // 14: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
-	31, // 15: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
-	25, // 16: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	28, // 17: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 18: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	24, // 19: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	23, // 20: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	33, // 21: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	27, // 22: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 23: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	33, // 24: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	27, // 25: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 26: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 27: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 28: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	34, // 29: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	26, // 30: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	27, // 31: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	34, // 32: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	34, // 33: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	34, // 34: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 35: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	35, // 36: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 37: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	10, // 38: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	14, // 39: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	9,  // 40: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	12, // 41: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	15, // 42: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	40, // [40:43] is the sub-list for method output_type
-	37, // [37:40] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	31, // 7: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
+	16, // 8: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	17, // 9: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	18, // 10: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	20, // 11: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	29, // 12: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	30, // 13: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	32, // 14: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	33, // 15: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	32, // 16: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	25, // 17: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	28, // 18: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 19: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	24, // 20: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	23, // 21: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	34, // 22: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	27, // 23: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 24: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	34, // 25: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	27, // 26: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 27: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 28: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 29: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	35, // 30: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	26, // 31: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	27, // 32: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	35, // 33: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	35, // 34: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	35, // 35: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 36: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	36, // 37: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 38: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	10, // 39: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	14, // 40: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	9,  // 41: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	12, // 42: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	15, // 43: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2471,6 +2492,7 @@ func file_api_agent_proto_init() {
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 		(*SessionUp_Decisions)(nil),
+		(*SessionUp_WantedKey)(nil),
 	}
 	file_api_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),

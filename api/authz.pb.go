@@ -267,7 +267,8 @@ type DecisionBatch struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Decisions []*Decision            `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	// dropped since the last batch, because the reader was slow.
-	Dropped       uint64 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped       uint64       `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	WantedKeys    []*WantedKey `protobuf:"bytes,3,rep,name=wanted_keys,json=wantedKeys,proto3" json:"wanted_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +317,13 @@ func (x *DecisionBatch) GetDropped() uint64 {
 	return 0
 }
 
+func (x *DecisionBatch) GetWantedKeys() []*WantedKey {
+	if x != nil {
+		return x.WantedKeys
+	}
+	return nil
+}
+
 var File_api_authz_proto protoreflect.FileDescriptor
 
 const file_api_authz_proto_rawDesc = "" +
@@ -339,10 +347,12 @@ const file_api_authz_proto_rawDesc = "" +
 	"\vErrorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
-	"\x10DecisionsRequest\"b\n" +
+	"\x10DecisionsRequest\"\x9f\x01\n" +
 	"\rDecisionBatch\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x18\n" +
-	"\adropped\x18\x02 \x01(\x04R\adropped2\xa9\x01\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped\x12;\n" +
+	"\vwanted_keys\x18\x03 \x03(\v2\x1a.signet.v1alpha1.WantedKeyR\n" +
+	"wantedKeys2\xa9\x01\n" +
 	"\fAuthzControl\x12G\n" +
 	"\tConfigure\x12\x1c.signet.v1alpha1.AuthzConfig\x1a\x1c.signet.v1alpha1.AuthzStatus\x12P\n" +
 	"\tDecisions\x12!.signet.v1alpha1.DecisionsRequest\x1a\x1e.signet.v1alpha1.DecisionBatch0\x01B\x14Z\x12signet.example/apib\x06proto3"
@@ -371,24 +381,26 @@ var file_api_authz_proto_goTypes = []any{
 	(*JWTIssuer)(nil),        // 7: signet.v1alpha1.JWTIssuer
 	(*Ban)(nil),              // 8: signet.v1alpha1.Ban
 	(*Decision)(nil),         // 9: signet.v1alpha1.Decision
+	(*WantedKey)(nil),        // 10: signet.v1alpha1.WantedKey
 }
 var file_api_authz_proto_depIdxs = []int32{
-	6, // 0: signet.v1alpha1.AuthzConfig.revisions:type_name -> signet.v1alpha1.PolicyRevision
-	7, // 1: signet.v1alpha1.AuthzConfig.issuers:type_name -> signet.v1alpha1.JWTIssuer
-	8, // 2: signet.v1alpha1.AuthzConfig.bans:type_name -> signet.v1alpha1.Ban
-	1, // 3: signet.v1alpha1.AuthzConfig.stopped:type_name -> signet.v1alpha1.Evaluation
-	1, // 4: signet.v1alpha1.AuthzConfig.suspect:type_name -> signet.v1alpha1.Evaluation
-	5, // 5: signet.v1alpha1.AuthzStatus.errors:type_name -> signet.v1alpha1.AuthzStatus.ErrorsEntry
-	9, // 6: signet.v1alpha1.DecisionBatch.decisions:type_name -> signet.v1alpha1.Decision
-	0, // 7: signet.v1alpha1.AuthzControl.Configure:input_type -> signet.v1alpha1.AuthzConfig
-	3, // 8: signet.v1alpha1.AuthzControl.Decisions:input_type -> signet.v1alpha1.DecisionsRequest
-	2, // 9: signet.v1alpha1.AuthzControl.Configure:output_type -> signet.v1alpha1.AuthzStatus
-	4, // 10: signet.v1alpha1.AuthzControl.Decisions:output_type -> signet.v1alpha1.DecisionBatch
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6,  // 0: signet.v1alpha1.AuthzConfig.revisions:type_name -> signet.v1alpha1.PolicyRevision
+	7,  // 1: signet.v1alpha1.AuthzConfig.issuers:type_name -> signet.v1alpha1.JWTIssuer
+	8,  // 2: signet.v1alpha1.AuthzConfig.bans:type_name -> signet.v1alpha1.Ban
+	1,  // 3: signet.v1alpha1.AuthzConfig.stopped:type_name -> signet.v1alpha1.Evaluation
+	1,  // 4: signet.v1alpha1.AuthzConfig.suspect:type_name -> signet.v1alpha1.Evaluation
+	5,  // 5: signet.v1alpha1.AuthzStatus.errors:type_name -> signet.v1alpha1.AuthzStatus.ErrorsEntry
+	9,  // 6: signet.v1alpha1.DecisionBatch.decisions:type_name -> signet.v1alpha1.Decision
+	10, // 7: signet.v1alpha1.DecisionBatch.wanted_keys:type_name -> signet.v1alpha1.WantedKey
+	0,  // 8: signet.v1alpha1.AuthzControl.Configure:input_type -> signet.v1alpha1.AuthzConfig
+	3,  // 9: signet.v1alpha1.AuthzControl.Decisions:input_type -> signet.v1alpha1.DecisionsRequest
+	2,  // 10: signet.v1alpha1.AuthzControl.Configure:output_type -> signet.v1alpha1.AuthzStatus
+	4,  // 11: signet.v1alpha1.AuthzControl.Decisions:output_type -> signet.v1alpha1.DecisionBatch
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_api_authz_proto_init() }

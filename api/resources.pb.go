@@ -595,6 +595,9 @@ type JWTIssuer struct {
 	Jwks []byte `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
 	// audience_claim is read in place of aud where a token has no aud; empty: none.
 	AudienceClaim string `protobuf:"bytes,5,opt,name=audience_claim,json=audienceClaim,proto3" json:"audience_claim,omitempty"`
+	// load_balancer is there of an ALBIssuer, which has nothing else but its name: to an agent from before it is an issuer
+	// without a URL, which no token is of.
+	LoadBalancer  *LoadBalancerIssuer `protobuf:"bytes,6,opt,name=load_balancer,json=loadBalancer,proto3" json:"load_balancer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,6 +667,155 @@ func (x *JWTIssuer) GetAudienceClaim() string {
 	return ""
 }
 
+func (x *JWTIssuer) GetLoadBalancer() *LoadBalancerIssuer {
+	if x != nil {
+		return x.LoadBalancer
+	}
+	return nil
+}
+
+// LoadBalancerIssuer: load balancers that sign who their users are.
+type LoadBalancerIssuer struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Issuer  string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Clients []string               `protobuf:"bytes,2,rep,name=clients,proto3" json:"clients,omitempty"`
+	// signers are the ARNs of the load balancers.
+	Signers []string `protobuf:"bytes,3,rep,name=signers,proto3" json:"signers,omitempty"`
+	// ingress of listeners, by name, from which their tokens are taken; callers by SPIFFE ID from which they are, too.
+	Ingress []string `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	Callers []string `protobuf:"bytes,5,rep,name=callers,proto3" json:"callers,omitempty"`
+	// jwks: RFC 7517 JSON, of the keys that were wanted and found.
+	Jwks          []byte `protobuf:"bytes,6,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancerIssuer) Reset() {
+	*x = LoadBalancerIssuer{}
+	mi := &file_api_resources_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancerIssuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancerIssuer) ProtoMessage() {}
+
+func (x *LoadBalancerIssuer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_resources_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancerIssuer.ProtoReflect.Descriptor instead.
+func (*LoadBalancerIssuer) Descriptor() ([]byte, []int) {
+	return file_api_resources_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LoadBalancerIssuer) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *LoadBalancerIssuer) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *LoadBalancerIssuer) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *LoadBalancerIssuer) GetIngress() []string {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *LoadBalancerIssuer) GetCallers() []string {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+func (x *LoadBalancerIssuer) GetJwks() []byte {
+	if x != nil {
+		return x.Jwks
+	}
+	return nil
+}
+
+// WantedKey: a request from an ingress bears a load balancer's token of a key that is not here.
+type WantedKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// issuer: name of a JWTIssuer resource.
+	Issuer        string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WantedKey) Reset() {
+	*x = WantedKey{}
+	mi := &file_api_resources_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WantedKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WantedKey) ProtoMessage() {}
+
+func (x *WantedKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_resources_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WantedKey.ProtoReflect.Descriptor instead.
+func (*WantedKey) Descriptor() ([]byte, []int) {
+	return file_api_resources_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WantedKey) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *WantedKey) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
 // Ban: an agent or identity that is no longer served.
 type Ban struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -674,7 +826,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_api_resources_proto_msgTypes[8]
+	mi := &file_api_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +838,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[8]
+	mi := &file_api_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +851,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{8}
+	return file_api_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ban) GetSpiffeId() string {
@@ -760,13 +912,24 @@ const file_api_resources_proto_rawDesc = "" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x18\n" +
 	"\asources\x18\x05 \x03(\tR\asources\x12\x12\n" +
 	"\x04port\x18\x06 \x01(\rR\x04port\x12\x18\n" +
-	"\aingress\x18\a \x03(\tR\aingress\"\x90\x01\n" +
+	"\aingress\x18\a \x03(\tR\aingress\"\xda\x01\n" +
 	"\tJWTIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x03 \x03(\tR\taudiences\x12\x12\n" +
 	"\x04jwks\x18\x04 \x01(\fR\x04jwks\x12%\n" +
-	"\x0eaudience_claim\x18\x05 \x01(\tR\raudienceClaim\"\"\n" +
+	"\x0eaudience_claim\x18\x05 \x01(\tR\raudienceClaim\x12H\n" +
+	"\rload_balancer\x18\x06 \x01(\v2#.signet.v1alpha1.LoadBalancerIssuerR\floadBalancer\"\xa8\x01\n" +
+	"\x12LoadBalancerIssuer\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n" +
+	"\aclients\x18\x02 \x03(\tR\aclients\x12\x18\n" +
+	"\asigners\x18\x03 \x03(\tR\asigners\x12\x18\n" +
+	"\aingress\x18\x04 \x03(\tR\aingress\x12\x18\n" +
+	"\acallers\x18\x05 \x03(\tR\acallers\x12\x12\n" +
+	"\x04jwks\x18\x06 \x01(\fR\x04jwks\":\n" +
+	"\tWantedKey\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\"\n" +
 	"\x03Ban\x12\x1b\n" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeIdB\x14Z\x12signet.example/apib\x06proto3"
 
@@ -782,7 +945,7 @@ func file_api_resources_proto_rawDescGZIP() []byte {
 	return file_api_resources_proto_rawDescData
 }
 
-var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_api_resources_proto_goTypes = []any{
 	(*View)(nil),                // 0: signet.v1alpha1.View
 	(*Entry)(nil),               // 1: signet.v1alpha1.Entry
@@ -792,21 +955,24 @@ var file_api_resources_proto_goTypes = []any{
 	(*PolicyModule)(nil),        // 5: signet.v1alpha1.PolicyModule
 	(*Exemption)(nil),           // 6: signet.v1alpha1.Exemption
 	(*JWTIssuer)(nil),           // 7: signet.v1alpha1.JWTIssuer
-	(*Ban)(nil),                 // 8: signet.v1alpha1.Ban
-	nil,                         // 9: signet.v1alpha1.View.SetVersionsEntry
-	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
+	(*LoadBalancerIssuer)(nil),  // 8: signet.v1alpha1.LoadBalancerIssuer
+	(*WantedKey)(nil),           // 9: signet.v1alpha1.WantedKey
+	(*Ban)(nil),                 // 10: signet.v1alpha1.Ban
+	nil,                         // 11: signet.v1alpha1.View.SetVersionsEntry
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
 }
 var file_api_resources_proto_depIdxs = []int32{
-	9,  // 0: signet.v1alpha1.View.set_versions:type_name -> signet.v1alpha1.View.SetVersionsEntry
-	10, // 1: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
+	11, // 0: signet.v1alpha1.View.set_versions:type_name -> signet.v1alpha1.View.SetVersionsEntry
+	12, // 1: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
 	2,  // 2: signet.v1alpha1.Entry.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
 	5,  // 3: signet.v1alpha1.PolicyRevision.modules:type_name -> signet.v1alpha1.PolicyModule
 	6,  // 4: signet.v1alpha1.PolicyRevision.exemptions:type_name -> signet.v1alpha1.Exemption
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	8,  // 5: signet.v1alpha1.JWTIssuer.load_balancer:type_name -> signet.v1alpha1.LoadBalancerIssuer
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_api_resources_proto_init() }
@@ -820,7 +986,7 @@ func file_api_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_resources_proto_rawDesc), len(file_api_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"signet.example/authz/jwt"
 	"signet.example/policy"
 	"signet.example/proxy"
 )
@@ -108,10 +109,15 @@ func (a *answer) refuse(err error) {
 	a.deny(CausePolicy, refused.rule+": "+refused.why)
 }
 
-func (a *answer) refuseToken(err error) {
+func (a *answer) refuseToken(b brought, err error) {
+	if errors.As(err, new(*jwt.UnknownKeyError)) {
+		a.record.Rules = []policy.RuleRef{{Name: "signet: token key not here"}}
+		a.deny(CauseUnavailable, b.name()+" cannot be verified: "+err.Error())
+		return
+	}
 	a.token = true
 	a.record.Rules = []policy.RuleRef{{Name: "signet: token refused"}}
-	a.deny(CausePolicy, "the bearer token is refused: "+err.Error())
+	a.deny(CausePolicy, b.name()+" is refused: "+err.Error())
 }
 
 func (a *answer) decided(d policy.Decision, in policy.Input) {

@@ -28,7 +28,7 @@ func TokenVerifier(issuers []Issuer) func(text string, now time.Time) error {
 	v, _ := newVerifier(issuers)
 	return func(text string, now time.Time) error {
 		clear(v.newer)
-		_, err := v.verify(text, now)
+		_, err := v.verify(brought{text: text}, now)
 		return err
 	}
 }

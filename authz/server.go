@@ -38,6 +38,9 @@ type Options struct {
 	// Evaluating is called before each evaluation, and what it returned after it,
 	// both from the goroutine that makes it. It must not block.
 	Evaluating func(Evaluation) (yield, end func())
+	// WantKey is called where a request from an ingress needs a key of a load balancer that is
+	// not here, not often for one key, and of few keys at a time. It must not block.
+	WantKey func(jwt.UnknownKeyError)
 }
 
 // Evaluation is that of one destination's policy under one revision.
@@ -72,6 +75,7 @@ type Server struct {
 	peers peers
 
 	alone chan struct{} // held while a suspect evaluation is made
+	keys  *wantedKeys
 
 	configure sync.Mutex // one Configure at a time
 	state     atomic.Pointer[state]
@@ -87,6 +91,7 @@ type state struct {
 	hashKey  []byte
 	stopped  map[Evaluation]bool
 	suspect  map[Evaluation]bool
+	replaced chan struct{} // closed when there is a newer one
 }
 
 // New returns a Server that denies everything until it is configured.
@@ -106,7 +111,10 @@ func New(opts Options) *Server {
 	if opts.Evaluating == nil {
 		opts.Evaluating = func(Evaluation) (yield, end func()) { return runtime.Gosched, func() {} }
 	}
-	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent), alone: make(chan struct{}, 1)}
+	if opts.WantKey == nil {
+		opts.WantKey = func(jwt.UnknownKeyError) {}
+	}
+	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent), alone: make(chan struct{}, 1), keys: newWantedKeys()}
 }
 
 // Configure swaps what decisions are made by. Checks under way end with what
@@ -117,6 +125,7 @@ func (s *Server) Configure(c Config) {
 	next := &state{
 		policies: map[string]*policy.Compiled{}, newest: c.Newest, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey),
 		stopped: maps.Clone(c.Stopped), suspect: maps.Clone(c.Suspect),
+		replaced: make(chan struct{}),
 	}
 	for _, p := range c.Policies {
 		if p != nil {
@@ -126,7 +135,9 @@ func (s *Server) Configure(c Config) {
 	if len(c.Issuers) > 0 {
 		next.verifier = s.verifier(c.Issuers)
 	}
-	s.state.Store(next)
+	if old := s.state.Swap(next); old != nil {
+		close(old.replaced)
+	}
 }
 
 func (s *Server) verifier(issuers []Issuer) *verifier {
@@ -216,7 +227,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 		revision = st.newest
 	}
 	compiled := st.policies[revision]
-	if st.checkToken(&in, a) {
+	if s.checkToken(ctx, st, &in, a) {
 		s.evaluate(ctx, st, revision, in, a)
 	}
 	if compiled != nil && compiled.Observes(in) {
@@ -235,30 +246,6 @@ func (st *state) checkBans(in policy.Input) error {
 		return &refusedRequest{"signet: banned identity", "source or destination is banned"}
 	}
 	return nil
-}
-
-// checkToken verifies a bearer token where any issuer is trusted; a bad one is
-// a denial, whatever the policy would say to a request without. Without
-// issuers there is no input.jwt.
-func (st *state) checkToken(in *policy.Input, a *answer) bool {
-	if st.verifier == nil {
-		return true
-	}
-	text, present, err := bearer(in.Request.Headers)
-	if !present {
-		return true
-	}
-	var t *token
-	if err == nil {
-		t, err = st.verifier.verify(text, in.Time)
-	}
-	a.record.Token = summary(text, t, err, st.hashKey)
-	if err != nil {
-		a.refuseToken(err)
-		return false
-	}
-	in.JWT = t.claims
-	return true
 }
 
 func (s *Server) evaluate(ctx context.Context, st *state, revision string, in policy.Input, a *answer) {

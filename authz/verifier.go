@@ -46,23 +46,26 @@ func newVerifier(configured []Issuer) (*verifier, []error) {
 // new policy does not forget tokens.
 func (v *verifier) same(configured []Issuer) bool {
 	return slices.EqualFunc(v.configured, configured, func(a, b Issuer) bool {
-		return a.Name == b.Name && a.Issuer == b.Issuer && slices.Equal(a.Audiences, b.Audiences) && a.AudienceClaim == b.AudienceClaim && string(a.JWKS) == string(b.JWKS)
+		return a.Name == b.Name && a.Issuer == b.Issuer && slices.Equal(a.Audiences, b.Audiences) && a.AudienceClaim == b.AudienceClaim && string(a.JWKS) == string(b.JWKS) && a.ALB.Same(b.ALB)
 	})
 }
 
 // verify returns the token, or what is wrong with it. With a good signature
 // the token comes along with the error, for the record.
-func (v *verifier) verify(text string, now time.Time) (*token, error) {
-	c, err := jwt.Parse(text)
+func (v *verifier) verify(b brought, now time.Time) (*token, error) {
+	c, err := b.parse()
 	if err != nil {
 		return nil, err
 	}
 	d := c.Digest()
 	t := v.lookup(d)
 	if t == nil {
-		if t, err = v.first(c); err != nil {
+		if t, err = v.first(c, b); err != nil {
 			return t, err
 		}
+	}
+	if err := t.verified.CheckFrom(b.from); err != nil {
+		return t, err
 	}
 	if err := t.verified.CheckTime(now); err != nil {
 		return t, err
@@ -72,8 +75,8 @@ func (v *verifier) verify(text string, now time.Time) (*token, error) {
 }
 
 // first verifies a token that is not remembered.
-func (v *verifier) first(c jwt.Compact) (*token, error) {
-	verified, err := v.issuers.Verify(c)
+func (v *verifier) first(c jwt.Compact, b brought) (*token, error) {
+	verified, err := v.verified(c, b)
 	if verified == nil {
 		return nil, err
 	}
@@ -86,6 +89,13 @@ func (v *verifier) first(c jwt.Compact) (*token, error) {
 	}
 	verified.Claims = nil // policies see them by claims
 	return t, nil
+}
+
+func (v *verifier) verified(c jwt.Compact, b brought) (*jwt.Token, error) {
+	if b.alb {
+		return v.issuers.VerifyALB(c, b.from)
+	}
+	return v.issuers.Verify(c)
 }
 
 func (v *verifier) lookup(d jwt.Digest) *token {
@@ -114,8 +124,8 @@ func (v *verifier) remember(d jwt.Digest, t *token) {
 
 // summary is what a record may say of a token. t is nil unless its signature
 // was good: nothing that an unproven token claims is recorded.
-func summary(text string, t *token, err error, hashKey []byte) *TokenSummary {
-	out := &TokenSummary{KeyedHash: keyedHash(text, hashKey)}
+func summary(b brought, t *token, err error, hashKey []byte) *TokenSummary {
+	out := &TokenSummary{KeyedHash: keyedHash(b, hashKey)}
 	if err != nil {
 		out.Error = err.Error()
 	}
@@ -134,16 +144,16 @@ func summary(text string, t *token, err error, hashKey []byte) *TokenSummary {
 }
 
 // keyedHash is over the decoded token where it can be decoded.
-func keyedHash(text string, key []byte) string {
+func keyedHash(b brought, key []byte) string {
 	if len(key) == 0 {
 		return ""
 	}
 	mac := hmac.New(sha256.New, key)
-	if c, err := jwt.Parse(text); err == nil {
+	if c, err := b.parse(); err == nil {
 		d := c.Digest()
 		mac.Write(d[:])
 	} else {
-		mac.Write([]byte(text))
+		mac.Write([]byte(b.text))
 	}
 	return hex.EncodeToString(mac.Sum(nil)[:8])
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
@@ -164,7 +165,10 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock,
 		Changed: func() { changed.Wake(); s.found.Renew() },
 	})
-	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log})
+	s.sessions = fleet.NewSessions(fleet.SessionsConfig{
+		Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log,
+		Wanted: func(agent string, k *api.WantedKey) { s.issuers.Want(agent, k.GetIssuer(), k.GetKeyId()) },
+	})
 	s.statuses = fleet.Statuses{
 		TrustDomain: s.td, Joined: s.roster.All, Sessions: s.sessions, Endpoints: s.endpoints,
 		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },

@@ -40,5 +40,5 @@ func batchOf(ctx context.Context, records []authz.Record) []*api.Decision {
 	for _, r := range records {
 		d.record(r)
 	}
-	return d.batch(ctx)
+	return d.batch(ctx).GetDecisions()
 }

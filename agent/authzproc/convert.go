@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/authz/jwt"
 	"signet.example/policy"
 	"signet.example/proxy/answers"
 )
@@ -32,6 +33,14 @@ func revisionOf(p *api.PolicyRevision) policy.Revision {
 func issuersOf(all []*api.JWTIssuer) []authz.Issuer {
 	var out []authz.Issuer
 	for _, j := range all {
+		if b := j.GetLoadBalancer(); b != nil {
+			_, name := jwt.KindOf(j.GetName())
+			out = append(out, authz.Issuer{
+				Name: name, Issuer: b.GetIssuer(), Audiences: b.GetClients(), JWKS: b.GetJwks(),
+				ALB: &jwt.ALB{Signers: b.GetSigners(), Ingress: b.GetIngress(), Callers: b.GetCallers()},
+			})
+			continue
+		}
 		out = append(out, authz.Issuer{Name: j.GetName(), Issuer: j.GetIssuer(), Audiences: j.GetAudiences(), AudienceClaim: j.GetAudienceClaim(), JWKS: j.GetJwks()})
 	}
 	return out

@@ -26,6 +26,7 @@ import (
 	"signet.example/agent/limits"
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/authz/jwt"
 	"signet.example/internal/child"
 	"signet.example/internal/decode"
 	"signet.example/internal/overload"
@@ -91,6 +92,7 @@ const (
 	// recordBuffer is how many decisions wait for a slow reader before some are dropped.
 	recordBuffer = 4096
 	recordBatch  = 256
+	wantedBuffer = 64
 	// recordDelay is how long an allowed decision waits for others: each batch
 	// wakes the agent, on the processors that the decisions need.
 	recordDelay = 10 * time.Millisecond
@@ -108,6 +110,7 @@ type decider struct {
 	log     *slog.Logger
 	server  *authz.Server
 	records chan *api.Decision
+	wanted  chan *api.WantedKey
 	dropped atomic.Uint64
 	grants  grants
 
@@ -119,8 +122,8 @@ type decider struct {
 
 // newDecider takes what is told of each evaluation, or nil.
 func newDecider(log *slog.Logger, evaluating func(authz.Evaluation) (yield, end func())) *decider {
-	d := &decider{log: log, records: make(chan *api.Decision, recordBuffer), compiled: map[string]*policy.Compiled{}}
-	d.server = authz.New(authz.Options{Record: d.record, Log: log, Evaluating: evaluating})
+	d := &decider{log: log, records: make(chan *api.Decision, recordBuffer), wanted: make(chan *api.WantedKey, wantedBuffer), compiled: map[string]*policy.Compiled{}}
+	d.server = authz.New(authz.Options{Record: d.record, Log: log, Evaluating: evaluating, WantKey: d.want})
 	return d
 }
 
@@ -130,6 +133,14 @@ func (d *decider) record(r authz.Record) {
 	case d.records <- decisionOf(r):
 	default:
 		d.dropped.Add(1)
+	}
+}
+
+// want asks for a key. One that is lost is asked for again.
+func (d *decider) want(k jwt.UnknownKeyError) {
+	select {
+	case d.wanted <- &api.WantedKey{Issuer: k.Issuer, KeyId: k.KeyID}:
+	default:
 	}
 }
 
@@ -253,11 +264,11 @@ func (d *decider) compile(ctx context.Context, r *api.PolicyRevision) (*policy.C
 	return c, err
 }
 
-// Decisions streams the records to the agent, in batches.
+// Decisions streams the records to the agent, in batches, and which keys are wanted.
 func (d *decider) Decisions(_ *api.DecisionsRequest, stream grpc.ServerStreamingServer[api.DecisionBatch]) error {
 	for {
-		batch := &api.DecisionBatch{Decisions: d.batch(stream.Context())}
-		if len(batch.Decisions) == 0 {
+		batch := d.batch(stream.Context())
+		if batch == nil {
 			return nil
 		}
 		batch.Dropped = d.dropped.Swap(0)
@@ -268,15 +279,19 @@ func (d *decider) Decisions(_ *api.DecisionsRequest, stream grpc.ServerStreaming
 }
 
 // batch collects decisions until recordDelay after the first, or until there is
-// a denial, which somebody may ask about at once. It is empty when ctx ends.
-func (d *decider) batch(ctx context.Context) []*api.Decision {
-	var all []*api.Decision
+// a denial, which somebody may ask about at once, or a key that a request waits for. It is
+// nil when ctx ends.
+func (d *decider) batch(ctx context.Context) *api.DecisionBatch {
+	all := &api.DecisionBatch{}
 	var late <-chan time.Time
 	denied := false
-	for len(all) < recordBatch {
+	for len(all.Decisions) < recordBatch {
 		select {
+		case k := <-d.wanted:
+			all.WantedKeys = append(all.WantedKeys, k)
+			return all
 		case r := <-d.records:
-			all = append(all, r)
+			all.Decisions = append(all.Decisions, r)
 			denied = denied || !r.GetAllowed()
 			if denied && len(d.records) == 0 {
 				return all

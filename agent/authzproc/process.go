@@ -95,6 +95,9 @@ type Config struct {
 	MemoryLimit int64
 	// State is what the servers told the agent for itself; nil before the first.
 	State *watched.Value[*resources.Snapshot]
+	// Wanted takes which keys of load balancers a request needs that are not here. It must
+	// not block.
+	Wanted func(*api.WantedKey)
 	// Answered takes what is denied, too, for a day.
 	Answered *answered.Day
 	Metrics  *Metrics
@@ -430,6 +433,9 @@ func (a *Process) collect(ctx context.Context, client api.AuthzControlClient) er
 		a.metrics.lost.Add(float64(batch.GetDropped()))
 		for _, d := range batch.GetDecisions() {
 			a.Record(d)
+		}
+		for _, k := range batch.GetWantedKeys() {
+			a.settings.Wanted(k)
 		}
 	}
 }

@@ -26,6 +26,8 @@ const (
 	explainTries  = 5
 	explainPause  = 40 * time.Millisecond
 	explainAtOnce = 16
+	// wantPause is the least time between two keys that are asked for.
+	wantPause = 200 * time.Millisecond
 	// newcomersLogged is how often newcomers with this host's key are worth a line.
 	newcomersLogged = time.Minute
 )
@@ -50,8 +52,10 @@ type Session struct {
 	Decision func(id string) *api.Decision
 	// Decisions are those that are kept, of each caller and callee in turn.
 	Decisions func(*api.DecisionFilter) []*api.Decision
-	Callers   *Callers
-	Log       *slog.Logger
+	// Wanted are keys that the server is asked to find.
+	Wanted  <-chan *api.WantedKey
+	Callers *Callers
+	Log     *slog.Logger
 
 	// unserved are the proxies to which no caller is sent, and why, as the server said
 	// last, over all streams. It and newcomers belong to the goroutine that receives.
@@ -101,6 +105,7 @@ func (s *Session) once(ctx context.Context) error {
 	}
 	out := make(chan *api.SessionUp)
 	g.Go(func() error { return s.report(ctx, out) })
+	g.Go(func() error { return s.want(ctx, out) })
 	g.Go(func() error {
 		for {
 			select {
@@ -174,6 +179,21 @@ func (s *Session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// want asks for keys, one after the other: the server takes so many messages in a second.
+func (s *Session) want(ctx context.Context, out chan<- *api.SessionUp) error {
+	for {
+		select {
+		case k := <-s.Wanted:
+			send(ctx, out, &api.SessionUp{Message: &api.SessionUp_WantedKey{WantedKey: k}})
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !watched.Sleep(ctx, wantPause) {
 			return ctx.Err()
 		}
 	}

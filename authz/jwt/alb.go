@@ -31,6 +31,14 @@ type ALB struct {
 	Ingress, Callers []string
 }
 
+// Same reports whether two are, of which either may be nil.
+func (a *ALB) Same(b *ALB) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.KeysURL == b.KeysURL && slices.Equal(a.Signers, b.Signers) && slices.Equal(a.Ingress, b.Ingress) && slices.Equal(a.Callers, b.Callers)
+}
+
 // ALBSpec is the spec of kind ALBIssuer.
 type ALBSpec struct {
 	// Issuer and Clients are those of the listener rules that have users log in.

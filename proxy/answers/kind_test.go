@@ -47,7 +47,7 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 			}
 		}
 	}
-	for rule, want := range map[string]string{"signet: token refused": "token-refused", "signet: ambiguous path": "ambiguous", "signet: no policy": "no-policy", "": "denied"} {
+	for rule, want := range map[string]string{"signet: token refused": "token-refused", "signet: token key not here": "token-key", "signet: ambiguous path": "ambiguous", "signet: no policy": "no-policy", "": "denied"} {
 		if got := answers.OfDecision("policy", rule); got.Name != want {
 			t.Errorf("%q is %s, want %s", rule, got.Name, want)
 		}

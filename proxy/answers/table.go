@@ -86,6 +86,12 @@ var kinds = []Kind{
 
 	// What nobody decided: policies' own answers are below.
 	{
+		Name: "token-key", Gets: "503",
+		signs: []sign{{rule: "signet: token key not here"}},
+		Cause: "the key by which a load balancer signed its user's token is not here yet",
+		Cure:  "have the caller try again; where it stays so, `signet check` (SIG014) says why the server cannot fetch the ALBIssuer's keys",
+	},
+	{
 		Name: "undecided", Gets: "503",
 		signs: []sign{{details: []string{"ext_authz_error"}}, {closed: "ext_authz_error"}, {cause: "unavailable"}},
 		Cause: "the proxy got no answer from the agent about it",
@@ -300,8 +306,8 @@ var kinds = []Kind{
 	{
 		Name: "token-refused", Gets: "401",
 		signs: []sign{{rule: "signet: token refused"}},
-		Cause: "its bearer token is refused",
-		Cure:  "have the caller get another token, or correct the JWTIssuer and `signet apply -f FILE`; `why` has what is wrong with it",
+		Cause: "its bearer token is refused, or the load balancer's",
+		Cure:  "have the caller get another token, or correct the JWTIssuer or ALBIssuer and `signet apply -f FILE`; `why` has what is wrong with it",
 	},
 	{
 		Name: "banned", Gets: "403",

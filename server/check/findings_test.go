@@ -172,6 +172,7 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG035", "the last good answer", sevWarning, func(l *Look) {
 			l.CloudMap = map[proxy.Ref]cloudmap.Failure{proxy.Node("shop", "orders"): {Service: "orders.shop.local", Err: "no answer", Answered: noon}}
 		}},
+		{"SIG014", "there never were any", sevError, func(l *Look) { l.Failing = map[string]issuers.Failure{"alb/front": {Err: "no answer"}} }},
 		{"SIG014", "there never were any", sevError, func(l *Look) { l.Failing = map[string]issuers.Failure{"login": {Err: "no answer"}} }},
 		{"SIG014", "the last good ones", sevWarning, func(l *Look) { l.Failing = map[string]issuers.Failure{"login": {Err: "no answer", Fetched: noon}} }},
 		{"SIG015", "routes ask for", sevError, func(l *Look) { l.Agents[0].Since, l.Agents[0].Report.PolicyRevision = noon.Add(-time.Minute), "q" }},

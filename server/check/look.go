@@ -33,7 +33,7 @@ type Look struct {
 	CloudMap  map[proxy.Ref]cloudmap.Failure // virtual nodes for which AWS Cloud Map does not answer
 
 	Policy  Policy
-	Failing map[string]issuers.Failure // by JWTIssuer
+	Failing map[string]issuers.Failure // by the key of the issuer
 	Losing  map[string][]error         // keys of its set that are not used, by JWTIssuer
 	Orphans []*api.LogRecord           // reserved, and never answered
 

@@ -12,6 +12,7 @@ import (
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/issuers"
+	"signet.example/server/kinds"
 	"signet.example/server/policies"
 )
 
@@ -82,13 +83,15 @@ func (l Look) cloudMap() []*api.Finding {
 // issuers looks at the keys of those who issue end-users' tokens.
 func (l Look) issuers() []*api.Finding {
 	var list []*api.Finding
-	for _, name := range slices.Sorted(maps.Keys(l.Failing)) {
-		f := l.Failing[name]
+	for _, key := range slices.Sorted(maps.Keys(l.Failing)) {
+		f := l.Failing[key]
+		kind, name := jwt.KindOf(key)
 		severity, what := sevWarning, "the last good ones, of "+plain.UTC(f.Fetched)+", stay"
 		if f.Fetched.IsZero() {
 			severity, what = sevError, "there never were any, so that each of its tokens is refused"
 		}
-		subject, fix := "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers"
+		field := map[string]string{kinds.JWTIssuer: "jwksURL", kinds.ALBIssuer: "keysURL"}[kind]
+		subject, fix := kind+" "+name, "signet get "+strings.ToLower(kind)+" "+name+" -o yaml; see that its "+field+" answers"
 		if strings.Contains(name, ":") { // of hosts, by the server's configuration: no object's name has a colon
 			subject, fix = name, "see in the server's configuration that the issuer is right, and that this server reaches it"
 		}

@@ -74,7 +74,9 @@ type SessionsConfig struct {
 	Server  string // its name, which no other server of the store has
 	Shared  shared.Value[*Known]
 	Reports Reports
-	Log     *slog.Logger
+	// Wanted takes which keys of load balancers an agent needs. It must not wait.
+	Wanted func(agent string, k *api.WantedKey)
+	Log    *slog.Logger
 }
 
 // NewSessions has no sessions here. Those that a server of this name left behind have
@@ -229,6 +231,8 @@ func (r *Sessions) handle(ctx context.Context, s *stream, m *api.SessionUp) erro
 		r.explained(s, m.Explain)
 	case *api.SessionUp_Decisions:
 		r.answer(s, m.Decisions.GetNonce(), m.Decisions.GetDecisions())
+	case *api.SessionUp_WantedKey:
+		r.cfg.Wanted(s.peer.Agent.ID, m.WantedKey)
 	case *api.SessionUp_Alive: // to a probe that is not outstanding
 	}
 	return nil

@@ -26,43 +26,61 @@ const (
 
 // Fetch gets a key set, and what of it cannot be used (RFC 7517 5: it is ignored).
 func Fetch(ctx context.Context, raw string) (jwks []byte, left []error, err error) {
+	body, err := get(ctx, raw, "application/json")
+	if err != nil {
+		return nil, nil, err
+	}
+	jwks, left, err = jwt.UsableKeys(body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("GET %s: %w", plain.Text(raw), err)
+	}
+	return jwks, left, nil
+}
+
+// statusError is an answer that is not 200.
+type statusError struct {
+	url, status string
+	code        int
+}
+
+// Error implements error.
+func (e *statusError) Error() string { return fmt.Sprintf("GET %s: %s", e.url, e.status) }
+
+// get fetches what is at an URL, whole.
+func get(ctx context.Context, raw, accept string) ([]byte, error) {
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, nil, fmt.Errorf("%q is not an http or https URL", plain.Text(raw))
+		return nil, fmt.Errorf("%q is not an http or https URL", plain.Text(raw))
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", accept)
 	proxy, err := proxyOf(ctx, u)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	client := clientOf(u, proxy)
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to lose
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("GET %s: %s", u.Redacted(), resp.Status)
+		return nil, &statusError{u.Redacted(), resp.Status, resp.StatusCode}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBytes+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
 	}
 	if len(body) > maxBytes {
-		return nil, nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), maxBytes)
+		return nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), maxBytes)
 	}
-	jwks, left, err = jwt.UsableKeys(body)
-	if err != nil {
-		return nil, nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
-	}
-	return jwks, left, nil
+	return body, nil
 }
 
 // numberRE matches hosts that old resolvers read as an IPv4 address.

@@ -3,6 +3,7 @@ package issuers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -30,14 +31,14 @@ const (
 	patience = 3 * time.Second // of whoever applies an issuer
 )
 
-// Set is what was last fetched for one JWTIssuer, with success.
+// Set is what was last fetched for one issuer, with success.
 type Set struct {
 	URL     string    `json:"url"`
 	JWKS    []byte    `json:"jwks"`
 	Fetched time.Time `json:"fetched"`
 }
 
-// Sets are by the names of their issuers. Immutable.
+// Sets are by the keys of their issuers ([jwt.Issuer.Key]). Immutable.
 type Sets map[string]Set
 
 // attempt is what became of the last one of this server to fetch an issuer's keys.
@@ -75,6 +76,7 @@ type Config struct {
 type Keys struct {
 	Config
 	renew watched.Signal
+	found *lookups
 
 	mu    sync.Mutex          // guards tried and what it leads to
 	tried map[string]*attempt // by issuer
@@ -82,7 +84,7 @@ type Keys struct {
 
 // New returns Keys that have tried nothing.
 func New(c Config) *Keys {
-	return &Keys{Config: c, renew: watched.NewSignal(), tried: map[string]*attempt{}}
+	return &Keys{Config: c, renew: watched.NewSignal(), found: newLookups(), tried: map[string]*attempt{}}
 }
 
 // sets are the last good ones.
@@ -94,8 +96,17 @@ func (i *Keys) sets() Sets {
 // Renew has Run look at the list again. It never waits.
 func (i *Keys) Renew() { i.renew.Wake() }
 
-// Run fetches keys as they come due, and follows what other servers fetch, until ctx ends.
+// Run fetches keys as they come due or are wanted, and follows what other servers fetch,
+// until ctx ends.
 func (i *Keys) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { return i.keep(ctx) })
+	g.Go(func() error { return i.find(ctx) })
+	return g.Wait()
+}
+
+// keep fetches sets as they come due.
+func (i *Keys) keep(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var seen Sets // of which nobody was told
@@ -163,7 +174,7 @@ func (i *Keys) due(is jwt.Issuer) bool {
 func (i *Keys) forget(list []jwt.Issuer) {
 	urls := map[string]string{}
 	for _, is := range list {
-		urls[is.Name] = is.JWKSURL
+		urls[is.Key()] = sourceOf(is)
 	}
 	gone := func(name string, s Set) bool { return urls[name] != s.URL }
 	for name, s := range i.sets() {
@@ -181,20 +192,42 @@ func (i *Keys) forget(list []jwt.Issuer) {
 	maps.DeleteFunc(i.tried, func(name string, k *attempt) bool { return urls[name] != k.url })
 }
 
+// sourceOf is where an issuer's keys are fetched; "" if they are inline.
+func sourceOf(is jwt.Issuer) string {
+	if is.ALB != nil {
+		return is.ALB.KeysURL
+	}
+	return is.JWKSURL
+}
+
 // learn takes what came of a fetch.
 func (i *Keys) learn(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) {
 	i.noted(ctx, is, left, err)
 	if err != nil {
 		return
 	}
-	set, changed := Set{URL: is.JWKSURL, JWKS: jwks, Fetched: i.Clock()}, false
+	i.put(is, func([]byte) ([]byte, error) { return jwks, nil })
+}
+
+// put makes an issuer's set what it becomes; it stays as it is where that is an error.
+func (i *Keys) put(is jwt.Issuer, becomes func(jwks []byte) ([]byte, error)) {
+	changed := false
 	i.Shared.Update(func(now Sets) Sets {
-		changed = !now[is.Name].same(set)
+		old := now[is.Key()]
+		if old.URL != sourceOf(is) {
+			old = Set{}
+		}
+		jwks, err := becomes(old.JWKS)
+		if err != nil {
+			return now
+		}
+		set := Set{URL: sourceOf(is), JWKS: jwks, Fetched: i.Clock()}
+		changed = !old.same(set)
 		next := maps.Clone(now)
 		if next == nil {
 			next = Sets{}
 		}
-		next[is.Name] = set
+		next[is.Key()] = set
 		return next
 	})
 	if changed {
@@ -234,18 +267,33 @@ func Warnings(ctx context.Context, list []jwt.Issuer) []string {
 	g.SetLimit(parallel)
 	warnings := make([]string, len(list))
 	for n, is := range list {
-		if is.JWKSURL == "" {
+		if sourceOf(is) == "" {
 			continue
 		}
 		g.Go(func() error {
-			if _, _, err := Fetch(ctx, is.JWKSURL); err != nil {
-				warnings[n] = fmt.Sprintf("JWTIssuer %s: its keys cannot be fetched now, and its tokens are refused as long as there are none: %s", is.Name, plain.Text(err.Error()))
+			if err := reach(ctx, is); err != nil {
+				kind, name := jwt.KindOf(is.Key())
+				warnings[n] = fmt.Sprintf("%s %s: its keys cannot be fetched now, and its tokens are refused as long as there are none: %s", kind, name, plain.Text(err.Error()))
 			}
 			return nil
 		})
 	}
 	_ = g.Wait() // each failure is a warning
 	return slices.DeleteFunc(warnings, func(w string) bool { return w == "" })
+}
+
+// reach tries to fetch keys. Which a load balancer has is not known, but who answers that
+// there is none of an id is there.
+func reach(ctx context.Context, is jwt.Issuer) error {
+	if is.ALB == nil {
+		_, _, err := Fetch(ctx, is.JWKSURL)
+		return err
+	}
+	_, err := lookUp(ctx, is.ALB.KeysURL, noKeyID)
+	if errors.Is(err, errNoKey) {
+		return nil
+	}
+	return err
 }
 
 // noKeys is a key set by which every token is refused.
@@ -255,17 +303,27 @@ var noKeys = []byte(`{"keys":[]}`)
 func (i *Keys) Resources(list []jwt.Issuer) []*api.JWTIssuer {
 	var all []*api.JWTIssuer
 	for _, is := range list {
-		all = append(all, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: i.of(is)})
+		all = append(all, resource(is, i.of(is)))
 	}
 	return all
 }
 
+func resource(is jwt.Issuer, jwks []byte) *api.JWTIssuer {
+	if b := is.ALB; b != nil {
+		return &api.JWTIssuer{Name: is.Key(), LoadBalancer: &api.LoadBalancerIssuer{
+			Issuer: is.Issuer, Clients: is.Audiences, Signers: b.Signers, Ingress: b.Ingress, Callers: b.Callers, Jwks: jwks,
+		}}
+	}
+	return &api.JWTIssuer{Name: is.Key(), Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: jwks}
+}
+
 // of is the key set of an issuer, as it is now.
 func (i *Keys) of(is jwt.Issuer) []byte {
-	if is.JWKSURL == "" {
+	url := sourceOf(is)
+	if url == "" {
 		return is.JWKS
 	}
-	if s := i.sets()[is.Name]; s.URL == is.JWKSURL && len(s.JWKS) > 0 {
+	if s := i.sets()[is.Key()]; s.URL == url && len(s.JWKS) > 0 {
 		return s.JWKS
 	}
 	return noKeys
@@ -296,11 +354,15 @@ type Failure struct {
 	Fetched time.Time
 }
 
-// Failing lists the issuers whose last fetch by this server failed.
+// Failing lists the issuers, by key, whose last fetch by this server failed.
 func (i *Keys) Failing() map[string]Failure {
+	out := i.found.failing()
+	for key, f := range out {
+		f.Fetched = i.sets()[key].Fetched
+		out[key] = f
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	out := map[string]Failure{}
 	for name, k := range i.tried {
 		if k.err != "" {
 			f := Failure{Err: k.err}

@@ -139,7 +139,7 @@ func TestAFailedFetchIsToldAndKeepsTheLastGoodKeys(t *testing.T) {
 		if f := k.Failing()["users"]; f.Err == "" || !f.Fetched.Equal(time.Unix(1, 0)) || served(k, list) != set {
 			t.Errorf("%+v, served %s", f, served(k, list))
 		}
-		if n := asked.Load(); n < 6 || n > 8 {
+		if n := asked.Load() - 1; n < 6 || n > 8 { // once to see that there are no load balancers
 			t.Errorf("tried %d times in a minute", n)
 		}
 		end()

@@ -41,6 +41,7 @@ var samples = map[string]string{
 	"MeshOptions":           "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: enforce}\n",
 	"Binding":               "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
 	"JWTIssuer":             "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: login}\nspec: {issuer: \"https://login.example\", audiences: [web], jwksURL: \"https://login.example/keys\"}\n",
+	"ALBIssuer":             "apiVersion: signet.example/v1alpha1\nkind: ALBIssuer\nmetadata: {name: front}\nspec: {issuer: \"https://login.example\", clients: [web], signers: [\"arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188\"], ingress: [alb]}\n",
 	"PolicySource":          "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: rules}\nspec: {url: \"https://git.example/rules.git\"}\n",
 }
 
@@ -164,7 +165,7 @@ func TestADocumentOfAnotherGroupIsForeignAndAnUnknownKindIsRefused(t *testing.T)
 	}
 	for _, kind := range []string{"Mesh", "Agent", "entry"} {
 		_, err := kinds.Parse(document(t, "apiVersion: signet.example/v1alpha1\nkind: "+kind+"\nmetadata: {name: x}\n"), td)
-		if err == nil || !strings.Contains(err.Error(), "(MeshOptions, VirtualNodeOptions, VirtualGatewayOptions, NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
+		if err == nil || !strings.Contains(err.Error(), "(MeshOptions, VirtualNodeOptions, VirtualGatewayOptions, NodeGroup, Entry, Binding, JWTIssuer, ALBIssuer, PolicySource)") {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

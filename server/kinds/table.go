@@ -15,6 +15,7 @@ const (
 	Entry        = "Entry"
 	Binding      = "Binding"
 	JWTIssuer    = "JWTIssuer"
+	ALBIssuer    = "ALBIssuer"
 	PolicySource = "PolicySource"
 )
 
@@ -55,6 +56,11 @@ var own = []Kind{
 		Of: func(value any) string { return value.(jwt.Issuer).Issuer }, Field: "spec.issuer",
 		clash: "JWTIssuer NAME has the same issuer: a token would have two sets of keys",
 	}}),
+
+	spec[jwt.ALBSpec, jwt.Issuer]{
+		build:    anywhere(jwt.ALBSpec.Build),
+		defaults: func(s *jwt.ALBSpec, v jwt.Issuer) { s.KeysURL = v.ALB.KeysURL },
+	}.row(Kind{Name: ALBIssuer, Plural: "albissuers", Short: "alb", Reach: Nobody}),
 
 	spec[repo.SourceSpec, repo.Source]{
 		build: anywhere(repo.SourceSpec.Build), check: repo.SourceSpec.Check,

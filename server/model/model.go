@@ -42,7 +42,7 @@ func (m *Model) Graph() *mesh.Graph { return m.graph }
 // Groups is what NodeGroups decide, with the Entries and Bindings that hang on them.
 func (m *Model) Groups() groups.Groups { return m.groups }
 
-// Issuers are the JWTIssuers, by name. The list is not to be changed.
+// Issuers are the JWTIssuers, by name, and then the ALBIssuers. The list is not to be changed.
 func (m *Model) Issuers() []jwt.Issuer { return m.issuers }
 
 // Sources are the PolicySources, by name. The list is not to be changed.
@@ -115,7 +115,7 @@ func (m *Model) granted(o *kinds.Object) (*groups.Grant, error) {
 
 // list fills the lists of the kinds of which there are few, by name.
 func (m *Model) list() {
-	m.issuers = slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer))
+	m.issuers = slices.Concat(slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer)), slices.Collect(values[jwt.Issuer](m, kinds.ALBIssuer)))
 	m.sources = slices.Collect(values[repo.Source](m, kinds.PolicySource))
 	m.groups = m.groups.Placed(values[identity.NodeGroup](m, kinds.NodeGroup))
 }

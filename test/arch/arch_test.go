@@ -80,7 +80,7 @@ var imports = map[string][]string{
 	"agent/envoy":      {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent/relay":      {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/tlsfiles", "agent/resources", "internal", "proxy"},
 	"agent/limits":     {"attestation", "internal"},
-	"agent/authzproc":  {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/answered", "agent/limits", "internal", "proxy"},
+	"agent/authzproc":  {"identity", "api", "attestation", "policy", "authz", "authz/jwt", "agent/resources", "agent/answered", "agent/limits", "internal", "proxy"},
 	"agent/wayout":     {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":       {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":   {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
