@@ -58,7 +58,7 @@ func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
 		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
 		Labels: d.Labels, Annotations: d.Annotations, Spec: newSpec(Kind(d.Kind)), Doc: d,
 	}
-	if wide(r.Kind) {
+	if r.Kind.Wide() {
 		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
 	}
 	if r.Spec == nil || d.APIVersion == GroupVersion && infoOf(r.Kind).Group != GroupVersion {
@@ -122,7 +122,7 @@ func (r *Resource) applyDefaults() {
 		r.Name = *awsName
 	}
 	switch {
-	case wide(r.Kind):
+	case r.Kind.Wide():
 		r.Mesh = r.Name // of options until AssignMeshes has found theirs
 	case ref != nil:
 		r.Mesh = ref.Name
@@ -141,7 +141,7 @@ func (r *Resource) defaultName() string { return DefaultName(r.Kind, r.Namespace
 // name, so that a mesh outside Kubernetes needs neither.
 func DefaultName(k Kind, namespace, name string) string {
 	switch {
-	case namespace == "" || wide(k):
+	case namespace == "" || k.Wide():
 		return name
 	case k == KindVirtualService:
 		return name + "." + namespace

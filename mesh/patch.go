@@ -10,7 +10,7 @@ import "slices"
 // false, and NewGraph of everything tells.
 func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 	mine, ok := g.assigned(put)
-	if !ok || slices.ContainsFunc(remove, func(n Name) bool { return wide(n.Kind) }) {
+	if !ok || slices.ContainsFunc(remove, func(n Name) bool { return n.Kind.Wide() }) {
 		return nil, false
 	}
 	made := *g
@@ -54,7 +54,7 @@ func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 // assigned are copies of resources whose mesh is complete.
 func (g *Graph) assigned(put []*Resource) ([]*Resource, bool) {
 	mine := copies(put)
-	if slices.ContainsFunc(mine, func(r *Resource) bool { return wide(r.Kind) }) {
+	if slices.ContainsFunc(mine, func(r *Resource) bool { return r.Kind.Wide() }) {
 		return nil, false
 	}
 	all := slices.Clone(mine)

@@ -157,5 +157,5 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s %s%s does not exist", e.Kind, e.ObjectName, e.AppMeshName)
 }
 
-// wide reports whether an object of the kind is a part of every other one of its mesh.
-func wide(k Kind) bool { return k == KindMesh || k == KindMeshOptions }
+// Wide reports whether an object of the kind is a part of every other one of its mesh.
+func (k Kind) Wide() bool { return k == KindMesh || k == KindMeshOptions }

@@ -68,7 +68,7 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
 	}
 	if r.Doc != nil {
-		warn(wide(r.Kind) && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
+		warn(r.Kind.Wide() && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
 		w.errs = append(w.errs, r.Doc.Ignored()...)
 	}
 	w.errs.Sort()

@@ -63,6 +63,7 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 		{"options of a node behind a service: itself and its callers", nodeOptions("ledger", 8080), []string{"admin", "ledger"}},
 		{"options of a node behind a router: itself and its callers", nodeOptions("orders-1", 8080), []string{"orders-1", "web"}},
 		{"a mesh: all", "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {meshServiceDiscovery: {ipPreference: IPv4_ONLY}}\n", all},
+		{"options of a mesh: all", "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {envoyHeaders: suppress}\n", all},
 		{"a binding: all", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: g, mesh: shop, virtualNode: web, selectors: [\"unix:uid:1\"]}\n", all},
 		{"an entry: none", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: g, spiffeID: \"spiffe://prod.example/x\", selectors: [\"unix:uid:1\"]}\n", nil},
 	} {

@@ -71,13 +71,13 @@ var own = []Kind{
 	}}),
 }
 
-// appMesh are the rows of the kinds that mesh understands. A Mesh is in all of its nodes'
-// views, anything else in those of the nodes that mesh's graph has on the way to it.
+// appMesh are the rows of the kinds that mesh understands. A Mesh and its options are in all of its
+// nodes' views, anything else in those of the nodes that mesh's graph has on the way to it.
 func appMesh() []Kind {
 	var rows []Kind
 	for _, k := range mesh.AllKinds() {
 		reach := Callers
-		if k.Kind == mesh.KindMesh {
+		if k.Wide() {
 			reach = Everyone
 		}
 		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: k.Group, Reach: reach})
