@@ -178,9 +178,13 @@ yesterday: build tools ## the release before itself, built from git's history, t
 # to is without it anyway.
 LOADED := '^TestAMeshThatChangesAllTheTimeFailsNoRequest$$'
 
+# Of the packages' own tests those whose changes are random: what goes on from change to change is what is made of everything.
+RANDOM_CHANGES := '^TestAChangedGraphIs|^TestAChangedModelIs|^TestAChangeWarnsOfWhat|^TestWhatIsServedAfterAnyChanges'
+
 soak: build tools ## the same tests with counts and durations scaled up
 	SOAK=1 CGO_ENABLED=0 $(GO) test -count 1 -timeout 1h -v -run $(LOADED) ./test/e2e
 	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v -skip $(LOADED) ./test/...
+	SOAK=1 CGO_ENABLED=0 $(GO) test -count 1 -timeout 2h -v -run $(RANDOM_CHANGES) ./mesh ./server/model ./server/check ./server/views
 	CGO_ENABLED=0 $(GO) build -trimpath -tags legacypeer -ldflags '$(LDFLAGS)' -o bin/signet-legacypeer ./cmd/signet
 	SIGNET_BIN=$(CURDIR)/bin/signet-legacypeer CGO_ENABLED=0 $(GO) test -tags legacypeer -p 1 -count 1 -timeout 1h $(PEERS) ./authz ./server ./test/e2e
 

@@ -24,7 +24,7 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 	taken, refused := 0, 0
 	for seed := range soak(20, 1000) {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
-		m := modeltest.Of(t, modeltest.Mesh+modeltest.Own("NodeGroup", "g1", "")+modeltest.Own("NodeGroup", "g2", ""))
+		m := modeltest.Of(t, []string{modeltest.Mesh + modeltest.Own("NodeGroup", "g1", "") + modeltest.Own("NodeGroup", "g2", ""), modeltest.Everything()}[seed%2])
 		for step := range 60 {
 			var put []*kinds.Object
 			var remove []kinds.Key

@@ -22,26 +22,23 @@ import (
 	"signet.example/api"
 	"signet.example/internal/ordered"
 	"signet.example/internal/watched"
-	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
-	"signet.example/server/kinds"
+	"signet.example/server/model"
+	"signet.example/server/model/modeltest"
 )
 
 var td = spiffeid.RequireTrustDomainFromString("test.example")
 
-// stored is a model; each has what it was made of.
+// stored is a model that grants what a test says.
 type stored struct {
-	graph   *mesh.Graph
-	objects ordered.Map[kinds.Key, *kinds.Object]
-	grants  granted
+	*model.Model
+	grants granted
 }
 
-func (s *stored) Graph() *mesh.Graph                             { return s.graph }
-func (s *stored) Objects() ordered.Map[kinds.Key, *kinds.Object] { return s.objects }
-func (s *stored) Managed(proxy.Ref) bool                         { return false }
-func (s *stored) Grants() Grants                                 { return s.grants }
+func (s *stored) Managed(proxy.Ref) bool { return false }
+func (s *stored) Grants() Grants         { return s.grants }
 
 // granted is the names of what each group may be.
 type granted struct {
@@ -89,30 +86,7 @@ spec: {provider: {virtualNode: {virtualNodeRef: {name: b}}}}
 
 func storedOf(t *testing.T, manifests string) *stored {
 	t.Helper()
-	docs, err := mesh.Split("test.yaml", []byte(manifests))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stored{}
-	var resources []*mesh.Resource
-	var objects []*kinds.Object
-	for _, d := range docs {
-		o, err := kinds.Parse(d, td)
-		if err != nil {
-			t.Fatal(err)
-		}
-		objects, resources = append(objects, o), append(resources, o.Resource)
-	}
-	if err := mesh.AssignMeshes(resources); err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range objects {
-		s.objects = s.objects.With(o.Key(), o)
-	}
-	if s.graph, err = mesh.NewGraph(resources); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return &stored{Model: modeltest.Of(t, manifests)}
 }
 
 // source is what views are made of, and who there is.
@@ -159,12 +133,14 @@ func (a agent) Follow(node proxy.Ref) error {
 	return nil
 }
 
-func viewsOf(s *source) *Views {
+func viewsOf(s *source) *Views { return newViews(s, access{}) }
+
+func newViews(s Source, a Access) *Views {
 	counter := func() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}) }
 	return New(Config{
 		TrustDomain: td, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: Metrics{Published: counter(), BuildErrors: counter(), Rebuild: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "y"})},
-	}, s, access{}, watched.NewSignal())
+	}, s, a, watched.NewSignal())
 }
 
 func sourceOf(t *testing.T) *source {

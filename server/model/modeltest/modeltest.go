@@ -4,7 +4,6 @@ package modeltest
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -87,34 +86,6 @@ func Own(kind, name, spec string) string {
 // OfMesh is a manifest of one of App Mesh's kinds, to be put behind another.
 func OfMesh(kind, name, spec string) string {
 	return fmt.Sprintf("---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\nspec: {%s}\n", kind, name, spec)
-}
-
-// RandomObject is one of a few names; some of what they name is not there.
-func RandomObject(r *rand.Rand) string {
-	pick := func(from ...string) string { return from[r.IntN(len(from))] }
-	selectors := func() string {
-		return "selectors: [\"unix:uid:" + pick("1", "2") + "\"" + pick("", ", \"unix:path:/x\"") + "]"
-	}
-	switch r.IntN(10) {
-	case 0:
-		return Own("NodeGroup", pick("g1", "g2", "g3"), "")
-	case 1, 2:
-		return Own("Entry", pick("e1", "e2", "e3", "e4"), "group: "+pick("g1", "g2", "g3")+", spiffeID: \"spiffe://test.example/"+pick("a", "b")+"\", "+selectors()+pick("", ", hint: a", ", hint: a", ", hint: b"))
-	case 3, 4:
-		return Own("Binding", pick("b1", "b2", "b3", "b4"), "group: "+pick("g1", "g2", "g3")+", mesh: m, "+pick("virtualNode: n1", "virtualNode: n2", "virtualNode: n3", "virtualGateway: v1")+", "+selectors())
-	case 5:
-		return Own("JWTIssuer", pick("i1", "i2"), "issuer: \"https://"+pick("x", "y")+".example\", audiences: [a], jwksURL: \"https://x.example/keys\"")
-	case 6:
-		return Own("PolicySource", pick("p1", "p2"), "url: \"https://git.example/p.git\"")
-	case 8:
-		if r.IntN(2) == 0 {
-			return OfMesh("VirtualGateway", pick("v1", "v1", "n3"), "listeners: [{portMapping: {port: 80, protocol: http}}]")
-		}
-		return OfMesh("GatewayRoute", pick("x1", "x2"), pick("", "virtualGatewayRef: {name: v1}, ")+"httpRoute: {match: {prefix: /"+pick("a", "b")+"}, action: {target: {virtualService: {virtualServiceRef: {name: "+pick("s1", "s2")+"}}}}}")
-	case 7:
-		return OfMesh("VirtualService", pick("s1", "s2"), "provider: {virtualNode: {virtualNodeRef: {name: "+pick("n1", "n2", "n3")+"}}}")
-	}
-	return OfMesh("VirtualNode", pick("n1", "n2", "n3"), "listeners: [{portMapping: {port: "+pick("80", "81")+", protocol: http}}]"+pick("", ", backends: [{virtualService: {virtualServiceRef: {name: s1}}}]"))
 }
 
 // Services is a mesh of n services, each with a router, two nodes and their bindings; ten
