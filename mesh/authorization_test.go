@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 )
 
 const twoNodes = `apiVersion: appmesh.k8s.aws/v1beta2
@@ -32,23 +33,6 @@ func optionsOf(kind, name, authorization string) string {
 	return "---\napiVersion: signet.example/v1alpha1\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec: {authorization: " + authorization + "}\n"
 }
 
-func resourcesOf(t *testing.T, text string) []*mesh.Resource {
-	t.Helper()
-	docs, err := mesh.Split("m.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rs []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	return rs
-}
-
 func observedOf(g *mesh.Graph) string {
 	var names []string
 	for _, n := range g.Nodes("m-prod") {
@@ -67,10 +51,7 @@ func TestANodeObservesByItsOwnOptionsOrElseItsMeshs(t *testing.T) {
 		optionsOf("VirtualNodeOptions", "a", "observe"):                                            "a",
 		optionsOf("MeshOptions", "m", "observe") + optionsOf("VirtualNodeOptions", "a", "enforce"): "edge b",
 	} {
-		g, err := mesh.NewGraph(resourcesOf(t, twoNodes+options))
-		if err != nil {
-			t.Fatal(err)
-		}
+		g := graphtest.Graph(t, "m.yaml", []byte(twoNodes+options))
 		if got := observedOf(g); got != want {
 			t.Errorf("%s: %q are observed, want %q", options, got, want)
 		}
@@ -82,23 +63,20 @@ func TestANodeObservesByItsOwnOptionsOrElseItsMeshs(t *testing.T) {
 
 // A change of who is observed reaches the policy, whichever way the graph is made.
 func TestAChangeOfOptionsIsOneToThePolicy(t *testing.T) {
-	was, err := mesh.NewGraph(resourcesOf(t, twoNodes))
-	if err != nil {
-		t.Fatal(err)
-	}
-	one := resourcesOf(t, strings.TrimPrefix(optionsOf("VirtualNodeOptions", "a", "observe"), "---\n"))
+	was := graphtest.Graph(t, "m.yaml", []byte(twoNodes))
+	one := graphtest.Resources(t, "m.yaml", []byte(optionsOf("VirtualNodeOptions", "a", "observe")))
 	now, ok := was.With(one, nil)
 	if !ok || observedOf(now) != "a" || now.SameToPolicy(was) {
 		t.Errorf("%v %q", ok, observedOf(now))
 	}
-	whole := resourcesOf(t, strings.TrimPrefix(optionsOf("MeshOptions", "m", "observe"), "---\n"))
+	whole := graphtest.Resources(t, "m.yaml", []byte(optionsOf("MeshOptions", "m", "observe")))
 	if _, ok := was.With(whole, nil); ok {
 		t.Error("options of a mesh are all of its nodes', which are made anew")
 	}
 }
 
 func TestOptionsOfAMeshThatIsNotThereOrSayNothingAreRefused(t *testing.T) {
-	if _, err := mesh.NewGraph(resourcesOf(t, twoNodes+optionsOf("MeshOptions", "n", "observe"))); err == nil || !strings.Contains(err.Error(), "is about the mesh of its own name, which does not exist; there are: m-prod") {
+	if _, err := mesh.NewGraph(graphtest.Resources(t, "m.yaml", []byte(twoNodes+optionsOf("MeshOptions", "n", "observe")))); err == nil || !strings.Contains(err.Error(), "is about the mesh of its own name, which does not exist; there are: m-prod") {
 		t.Errorf("%v", err)
 	}
 	for content, want := range map[string]string{
@@ -120,7 +98,7 @@ func TestOptionsOfAMeshThatIsNotThereOrSayNothingAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", content, err)
 		}
 	}
-	r := resourcesOf(t, strings.TrimPrefix(optionsOf("MeshOptions", "m", "observe"), "---\n"))[0]
+	r := graphtest.Resources(t, "m.yaml", []byte(optionsOf("MeshOptions", "m", "observe")))[0]
 	if w := mesh.Warnings(r); len(w) != 1 || !strings.Contains(w[0].Error(), "only recorded") {
 		t.Errorf("%v", w)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 )
 
 // declaring has a router whose routes ask for everything that can be asked for, a node that
@@ -101,7 +102,7 @@ spec: {httpRoute: {match: {path: {exact: /direct}, hostname: {suffix: .example.c
 `
 
 func TestEdgesAreWhatBackendsAndRoutesDeclareAsTheCalleeSeesIt(t *testing.T) {
-	g := graphOf(t, parseAll(t, "declaring.yaml", []byte(declaring)))
+	g := graphtest.Graph(t, "declaring.yaml", []byte(declaring))
 	var got []string
 	for _, e := range g.Edges("shop") {
 		got = append(got, edgeText(e))

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 )
 
@@ -14,14 +15,14 @@ func TestAGatewaysRoutesAreInTheirOrderWithTheirDefaults(t *testing.T) {
 	route := func(name, match, rewrite, rest string) string {
 		return "---\n" + object("GatewayRoute", name) + "spec: {" + rest + "httpRoute: {match: {" + match + "}, action: {" + target + rewrite + "}}}\n"
 	}
-	g := graphOf(t, parseAll(t, "g.yaml", []byte(object("Mesh", "m")+"---\n"+object("VirtualService", "web")+"spec: {awsName: web.local}\n---\n"+
+	g := graphtest.Graph(t, "g.yaml", []byte(object("Mesh", "m")+"---\n"+object("VirtualService", "web")+"spec: {awsName: web.local}\n---\n"+
 		object("VirtualGateway", "edge")+"spec: {listeners: [{portMapping: {port: 80, protocol: http}}, {portMapping: {port: 443, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}], logging: {accessLog: {file: {path: /dev/stdout}}}}\n"+
 		route("any", "hostname: {suffix: .EXAMPLE}", "", "")+
 		route("all", "prefix: /", "", "")+
 		route("long", "prefix: /a/b", ", rewrite: {prefix: {defaultPrefix: DISABLED}, hostname: {defaultTargetHostname: DISABLED}}", "")+
 		route("first", "prefix: /a, port: 443", ", rewrite: {prefix: {value: /c/}}", "priority: 0, ")+
 		route("host", "prefix: /, hostname: {exact: Shop.Example}", "", "")+
-		route("path", "path: {exact: /a}", ", rewrite: {path: {exact: /b}}", ""))))
+		route("path", "path: {exact: /a}", ", rewrite: {path: {exact: /b}}", "")))
 	edge := g.Node(proxy.For("m", "edge", true))
 	if edge == nil || g.Node(proxy.Node("m", "edge")) != nil || edge.Gateway == nil || edge.AccessLog != "/dev/stdout" {
 		t.Fatalf("the gateway is %+v", edge)
@@ -61,8 +62,8 @@ func TestARouteWithoutAGatewaysNameBelongsToThatOfItsNamespace(t *testing.T) {
 		return "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + ", namespace: " + namespace + "}\nspec: " + spec + "\n"
 	}
 	const gateway = "{listeners: [{portMapping: {port: 80, protocol: http}}]}"
-	g := graphOf(t, parseAll(t, "g.yaml", []byte(object("Mesh", "m")+in("VirtualGateway", "edge", "a", gateway)+in("VirtualGateway", "edge", "b", gateway)+in("VirtualService", "web", "a", "{}")+
-		in("GatewayRoute", "web", "a", "{httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}"))))
+	g := graphtest.Graph(t, "g.yaml", []byte(object("Mesh", "m")+in("VirtualGateway", "edge", "a", gateway)+in("VirtualGateway", "edge", "b", gateway)+in("VirtualService", "web", "a", "{}")+
+		in("GatewayRoute", "web", "a", "{httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}")))
 	for name, routes := range map[string]int{"edge_a": 1, "edge_b": 0} {
 		if n := len(g.Node(proxy.For("m", name, true)).Gateway.Routes); n != routes {
 			t.Errorf("%s has %d routes, want %d", name, n, routes)

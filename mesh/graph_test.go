@@ -12,11 +12,12 @@ import (
 
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 )
 
 func TestGraphResolvesReferencesAndARNs(t *testing.T) {
-	g := graphOf(t, shop(t))
+	g := graphtest.Joined(t, shop(t))
 	web := g.Node(proxy.Node("shop", "web"))
 	var backends []string
 	for _, b := range web.Backends {
@@ -44,7 +45,7 @@ func TestGraphResolvesReferencesAndARNs(t *testing.T) {
 
 func TestRoutesAreTriedInAppMeshOrder(t *testing.T) {
 	var names []string
-	for _, r := range graphOf(t, shop(t)).Router(router("shop", "orders")).Routes {
+	for _, r := range graphtest.Joined(t, shop(t)).Router(router("shop", "orders")).Routes {
 		names = append(names, r.Name)
 	}
 	if want := []string{"testers", "exact", "long", "all"}; !slices.Equal(names, want) {
@@ -53,7 +54,7 @@ func TestRoutesAreTriedInAppMeshOrder(t *testing.T) {
 }
 
 func TestRouteCarriesWeightsPortsTimeoutsAndRetries(t *testing.T) {
-	g := graphOf(t, shop(t))
+	g := graphtest.Joined(t, shop(t))
 	routes := g.Router(router("shop", "orders")).Routes
 	all, testers := routes[3], routes[0]
 	got := map[string][2]uint32{}
@@ -80,7 +81,7 @@ func TestRouteCarriesWeightsPortsTimeoutsAndRetries(t *testing.T) {
 }
 
 func TestListenerCarriesTLSProbeAndTimeouts(t *testing.T) {
-	g := graphOf(t, shop(t))
+	g := graphtest.Joined(t, shop(t))
 	probe := &mesh.Probe{Protocol: "http", Path: "/healthz", Port: 9001, Interval: 5 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3}
 	if d := cmp.Diff(probe, g.Node(proxy.Node("shop", "orders-v1")).Listeners[0].Probe); d != "" {
 		t.Error(d)
@@ -101,7 +102,7 @@ func TestListenerCarriesTLSProbeAndTimeouts(t *testing.T) {
 }
 
 func TestBackendPolicyPrecedesTheDefault(t *testing.T) {
-	g := graphOf(t, shop(t))
+	g := graphtest.Joined(t, shop(t))
 	web := g.Node(proxy.Node("shop", "web"))
 	own := &mesh.ClientTLS{
 		Certificate: "spiffe://example.org/shop/web", Trust: "spiffe://example.org",
@@ -116,7 +117,7 @@ func TestBackendPolicyPrecedesTheDefault(t *testing.T) {
 }
 
 func TestHealthChecksNameThoseWhoProbe(t *testing.T) {
-	checks := graphOf(t, shop(t)).HealthChecks()
+	checks := graphtest.Joined(t, shop(t)).HealthChecks()
 	if len(checks) != 1 {
 		t.Fatalf("got %d health checks, want 1", len(checks))
 	}
@@ -137,7 +138,7 @@ func object(kind, name string) string {
 func TestDanglingReferenceNamesBothEndsAndItsLine(t *testing.T) {
 	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "web") +
 		"spec:\n  backends:\n  - virtualService:\n      virtualServiceRef: {name: gone, namespace: far}\n"
-	_, err := mesh.NewGraph(parseAll(t, "m.yaml", []byte(content)))
+	_, err := mesh.NewGraph(graphtest.Resources(t, "m.yaml", []byte(content)))
 	want := "m.yaml:11:7: spec.backends[0].virtualService.virtualServiceRef: virtualNode web refers to virtualService gone in namespace far, which does not exist in mesh m"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
@@ -164,12 +165,12 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 	group := func(services string) string {
 		return in("far", object("BackendGroup", "g")) + "spec: {virtualservices: [" + services + "]}\n"
 	}
-	g := graphOf(t, parseAll(t, "g.yaml", []byte(strings.Join([]string{
+	g := graphtest.Graph(t, "g.yaml", []byte(strings.Join([]string{
 		object("Mesh", "m"), in("far", object("VirtualService", "a")), in("far", object("VirtualService", "b")), in("near", object("VirtualService", "c")),
 		group("{name: a}, {name: c, namespace: near}, {name: b}"),
 		in("near", object("BackendGroup", "other")) + "spec: {virtualservices: [{name: c}]}\n",
 		in("near", object("VirtualNode", "n")) + "spec:\n  backendDefaults: {" + strict + "}\n  backends: [{virtualService: {virtualServiceRef: {name: b, namespace: far}, clientPolicy: {}}}]\n  backendGroups: [{name: g, namespace: far}, {name: other}]\n",
-	}, "---\n"))))
+	}, "---\n")))
 	names := func(g *mesh.Graph) []string {
 		var list []string
 		for _, b := range g.Node(proxy.Node("m", "n_near")).Backends {
@@ -180,7 +181,7 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 	if d := cmp.Diff([]string{"a.far true", "b.far false", "c.near true"}, names(g)); d != "" {
 		t.Error(d)
 	}
-	changed, ok := g.With(parseAll(t, "g.yaml", []byte(strings.Replace(group("{name: a}"), "spec: {", "spec: {meshRef: {name: m}, ", 1))), nil)
+	changed, ok := g.With(graphtest.Resources(t, "g.yaml", []byte(strings.Replace(group("{name: a}"), "spec: {", "spec: {meshRef: {name: m}, ", 1))), nil)
 	if !ok {
 		t.Fatal("a service less is refused")
 	}
@@ -204,12 +205,12 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 
 func TestOptionsMakeNobodyACaller(t *testing.T) {
 	options := strings.Replace(object("VirtualNodeOptions", "n"), mesh.GroupVersion, mesh.SignetGroupVersion, 1) + "spec: {listeners: [{port: 80, circuitBreaker: {maxRetries: 1}}]}\n"
-	g := graphOf(t, parseAll(t, "g.yaml", []byte(strings.Join([]string{
+	g := graphtest.Graph(t, "g.yaml", []byte(strings.Join([]string{
 		object("Mesh", "m"), options,
 		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 80, protocol: http}, healthCheck: {protocol: http, path: /up, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]}\n",
 		object("VirtualNode", "caller") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}]}\n",
 		object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}\n",
-	}, "---\n"))))
+	}, "---\n")))
 	if g.Node(proxy.Node("m", "n")).Listeners[0].Breaker.Retries != 1 {
 		t.Error("the node has none of its options")
 	}
@@ -281,7 +282,7 @@ func TestGraphRefuses(t *testing.T) {
 		"a gateway's port":    {m + gateway("g") + object("VirtualService", "s") + "---\n" + strings.Replace(edge("", "s"), "prefix: /", "prefix: /, port: 7", 1), "spec.httpRoute.match.port: virtualGateway g has no listener on port 7"},
 		"a gateway's pool":    {m + object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}}, {portMapping: {port: 2, protocol: http}}]}", "spec.listeners[0].connectionPool"},
 	} {
-		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		_, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(row.content)))
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v\nwant …%s…", what, err, row.want)
 		}
@@ -305,12 +306,12 @@ func TestWhatAReferenceLacksIsKnownByAType(t *testing.T) {
 		"any mesh":          {object("VirtualNode", "n"), mesh.MissingError{Kind: mesh.KindMesh}},
 		"a group's service": {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", mesh.MissingError{Kind: mesh.KindVirtualService, ObjectName: "gone"}},
 	} {
-		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		_, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(row.content)))
 		if got, ok := errors.AsType[*mesh.MissingError](err); !ok || *got != row.want {
 			t.Errorf("%s: %+v of %v", what, got, err)
 		}
 	}
-	_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(m+object("Mesh", "m2")+"---\n"+object("VirtualNode", "n"))))
+	_, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(m+object("Mesh", "m2")+"---\n"+object("VirtualNode", "n"))))
 	if got, ok := errors.AsType[*mesh.MissingError](err); err == nil || ok {
 		t.Errorf("an object that has to say its mesh: %+v", got)
 	}
@@ -333,12 +334,12 @@ func TestADanglingReferenceAsksForWhatIsKnownByAnotherName(t *testing.T) {
 			"did you mean {name: front, namespace: ns1} or {name: front, namespace: ns2}?",
 		},
 	} {
-		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		_, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(row.content)))
 		if err == nil || !strings.HasSuffix(err.Error(), row.want) {
 			t.Errorf("%s: got %v\nwant …%s", what, err, row.want)
 		}
 	}
-	if _, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(backend("{virtualServiceRef: {name: other}}")))); err == nil || !strings.HasSuffix(err.Error(), "in mesh m") {
+	if _, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(backend("{virtualServiceRef: {name: other}}")))); err == nil || !strings.HasSuffix(err.Error(), "in mesh m") {
 		t.Errorf("nothing is like it: %v", err)
 	}
 }
@@ -346,7 +347,7 @@ func TestADanglingReferenceAsksForWhatIsKnownByAnotherName(t *testing.T) {
 func TestGraphReportsWhatIsLackingBesideWhatDangles(t *testing.T) {
 	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "n") +
 		"spec: {listeners: [{portMapping: {port: 1, protocol: tcp}, healthCheck: {protocol: http, healthyThreshold: 2, unhealthyThreshold: 2, intervalMillis: 5000, timeoutMillis: 2000}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]}"
-	_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(content)))
+	_, err := mesh.NewGraph(graphtest.Resources(t, "g.yaml", []byte(content)))
 	if errs := manifest.AsErrors(err); len(errs) != 2 {
 		t.Errorf("got %v", err)
 	}
@@ -355,7 +356,7 @@ func TestGraphReportsWhatIsLackingBesideWhatDangles(t *testing.T) {
 func TestMeshIsChosenByRefThenByStoreThenAlone(t *testing.T) {
 	content := object("Mesh", "a") + "---\n" + object("Mesh", "b") + "spec: {awsName: bee}\n---\n" +
 		object("VirtualNode", "x") + "spec: {meshRef: {name: b, uid: 1-2}}\n---\n" + object("VirtualNode", "y")
-	rs := parseAll(t, "m.yaml", []byte(content))
+	rs := graphtest.Resources(t, "m.yaml", []byte(content))
 	rs[3].Mesh = "a" // as a store keeps it
 	if err := mesh.AssignMeshes(rs); err != nil {
 		t.Fatal(err)
@@ -368,7 +369,7 @@ func TestMeshIsChosenByRefThenByStoreThenAlone(t *testing.T) {
 func TestSameNamesInTwoMeshesAreApart(t *testing.T) {
 	content := object("Mesh", "a") + "---\n" + object("Mesh", "b") + "---\n" +
 		object("VirtualNode", "x") + "spec: {meshRef: {name: a}}\n---\n" + object("VirtualNode", "x") + "spec: {meshRef: {name: b}}\n"
-	g := graphOf(t, parseAll(t, "m.yaml", []byte(content)))
+	g := graphtest.Graph(t, "m.yaml", []byte(content))
 	if g.Node(proxy.Node("a", "x")) == nil || g.Node(proxy.Node("a", "x")) == g.Node(proxy.Node("b", "x")) {
 		t.Error("the nodes are not apart")
 	}

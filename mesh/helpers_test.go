@@ -8,32 +8,16 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/test/parts"
 )
 
 // equalResources compares by meaning: where a resource was written is no part of it.
 var equalResources = cmp.Options{cmpopts.IgnoreFields(mesh.Resource{}, "Doc"), cmpopts.EquateEmpty()}
 
-func parseAll(t *testing.T, file string, content []byte) []*mesh.Resource {
-	t.Helper()
-	docs, err := mesh.Split(file, content)
-	if err != nil {
-		t.Fatalf("split:\n%v", err)
-	}
-	var out []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatalf("parse:\n%v", err)
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
 func parseOne(t *testing.T, content string) *mesh.Resource {
 	t.Helper()
-	rs := parseAll(t, "test.yaml", []byte(content))
+	rs := graphtest.Resources(t, "test.yaml", []byte(content))
 	if len(rs) != 1 {
 		t.Fatalf("got %d resources, want 1", len(rs))
 	}
@@ -46,16 +30,7 @@ func shop(t *testing.T) []*mesh.Resource {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parseAll(t, "testdata/shop.yaml", content)
-}
-
-func graphOf(t *testing.T, rs []*mesh.Resource) *mesh.Graph {
-	t.Helper()
-	g, err := mesh.NewGraph(rs)
-	if err != nil {
-		t.Fatalf("graph:\n%v", err)
-	}
-	return g
+	return graphtest.Resources(t, "testdata/shop.yaml", content)
 }
 
 // shared is a file of the vectors that several folders share.

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 )
 
@@ -36,10 +37,7 @@ kind: VirtualGatewayOptions
 metadata: {name: g}
 spec: {authorization: observe, listeners: [{port: 8088, ingress: [{name: nlb, ranges: ["fd00::/64"], healthCheckPath: /up}]}]}
 `
-	g, err := mesh.NewGraph(resourcesOf(t, text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := graphtest.Graph(t, "m.yaml", []byte(text))
 	node, gateway := g.Node(proxy.Node("m", "n")), g.Node(proxy.Ref{Mesh: "m", Kind: proxy.VirtualGateway, Name: "g"})
 	want := []mesh.Ingress{{Name: "alb", Ranges: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("10.0.2.7/32")}, Passes: []string{"host-headers"}}}
 	if diff := cmp.Diff(want, node.Listeners[1].Ingress, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" || len(node.Listeners[0].Ingress) > 0 || node.Observed {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"signet.example/mesh/graphtest"
 )
 
 // orderOf is the order in which a router's routes are tried.
@@ -24,7 +26,7 @@ func orderOf(t *testing.T, routes []string) []string {
 		text += fmt.Sprintf("    - {name: %s, %shttpRoute: {match: {%s}, action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}}}\n", name, priority, match)
 	}
 	var names []string
-	for _, r := range graphOf(t, parseAll(t, "test.yaml", []byte(text))).Router(router("m", "r")).Routes {
+	for _, r := range graphtest.Graph(t, "test.yaml", []byte(text)).Router(router("m", "r")).Routes {
 		names = append(names, r.Name)
 	}
 	return names

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 )
 
 // edits makes meshes of a few objects with names that meet, and changes of them.
@@ -134,8 +135,8 @@ func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
 	}
 	for seed := range seeds {
 		e := edits{rand.New(rand.NewPCG(seed, 1)), t}
-		meshes := parseAll(t, "m.yaml", []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: a}\n---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: b}\n"))
-		g := graphOf(t, meshes)
+		meshes := graphtest.Resources(t, "m.yaml", []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: a}\n---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: b}\n"))
+		g := graphtest.Joined(t, meshes)
 		stored := map[mesh.Name]*mesh.Resource{}
 		for step := range 60 {
 			after := maps.Clone(stored)
@@ -196,7 +197,7 @@ func TestAChangeMakesAnewWhatChangedAndWhatMindsIt(t *testing.T) {
 		all = append(all, node(i, ""), router(i, 1),
 			parseOne(t, object("VirtualService", fmt.Sprintf("s%d", i))+fmt.Sprintf("spec: {provider: {virtualRouter: {virtualRouterRef: {name: r%d}}}}\n", i)))
 	}
-	g := graphOf(t, all)
+	g := graphtest.Joined(t, all)
 	for _, c := range []struct {
 		what string
 		put  *mesh.Resource

@@ -10,6 +10,7 @@ import (
 
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/test/samples"
 )
 
@@ -40,7 +41,7 @@ func verdict(t *testing.T, content string) (table []string, applied []*mesh.Reso
 	}
 	whole := "=> refused" // a call is applied whole or not at all
 	if !refused {
-		graphOf(t, applied)
+		graphtest.Joined(t, applied)
 		whole = "=> applied"
 	}
 	return append(table, fmt.Sprintf("%s; %d of other groups", whole, foreign)), applied

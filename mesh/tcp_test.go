@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 )
 
@@ -68,10 +69,7 @@ spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtua
 `
 
 func TestOnlyNodesWhoseBackendsLeadToATCPListenerAreItsCallers(t *testing.T) {
-	g, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(stores)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := graphtest.Graph(t, "g.yaml", []byte(stores))
 	names := func(list []*mesh.VirtualNode) []string {
 		var out []string
 		for _, n := range list {

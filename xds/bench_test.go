@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -13,7 +14,7 @@ import (
 // BenchmarkOneWeight is what one changed weight costs to translate again for a caller of 50
 // services of 4 routes each, App Mesh's most.
 func BenchmarkOneWeight(b *testing.B) {
-	in := xds.Input{Graph: xdstest.Graph(b, "mesh.yaml", []byte(manyRoutes(50, 4))), TrustDomain: xdstest.TrustDomain, Managed: func(proxy.Ref) bool { return true }}
+	in := xds.Input{Graph: graphtest.Graph(b, "mesh.yaml", []byte(manyRoutes(50, 4))), TrustDomain: xdstest.TrustDomain, Managed: func(proxy.Ref) bool { return true }}
 	for name, memory := range map[string]*xds.Memory{"first": nil, "again": {}} {
 		in.Memory = memory
 		b.Run(name, func(b *testing.B) {

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
@@ -44,7 +45,7 @@ var renamed = strings.NewReplacer("{name: shop}", "{name: shop}", "{name: host",
 // name, so that a.b is not aXb (A20).
 func TestNoExpressionIsMadeOfAName(t *testing.T) {
 	expressions := func(text string, of proxy.Ref) []string {
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "r"}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "r"}
 		shape := xdstest.Shape
 		shape.Suit(of)
 		set, err := xds.Build(in, of, shape)
@@ -95,7 +96,7 @@ kind: VirtualService
 metadata: {name: web}
 spec: {awsName: a.b, provider: {virtualNode: {virtualNodeRef: {name: web}}}}
 `
-	set, err := xds.Build(xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain}, proxy.Node("shop", "web"), xdstest.Shape)
+	set, err := xds.Build(xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain}, proxy.Node("shop", "web"), xdstest.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -48,7 +49,7 @@ metadata: {name: web}
 spec: {listeners: [{portMapping: {port: 80, protocol: http}}], serviceDiscovery: {dns: {hostname: web.partner.example}}}
 `
 	for policy, encrypted := range map[string]bool{"": true, "enforce: false\n        ": false, "ports: [443]\n        ": false} {
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "POLICY", policy, 1))), TrustDomain: xdstest.TrustDomain}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "POLICY", policy, 1))), TrustDomain: xdstest.TrustDomain}
 		edge, shape := proxy.For("shop", "edge", true), xdstest.Shape
 		shape.Suit(edge)
 		set, err := xds.Build(in, edge, shape)
@@ -83,7 +84,7 @@ func TestAGatewayOfTooManyRoutesIsRefused(t *testing.T) {
 		}
 		edge, shape := proxy.For("shop", "edge", true), xdstest.Shape
 		shape.Suit(edge)
-		_, err := xds.Build(xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(b.String())), TrustDomain: xdstest.TrustDomain}, edge, shape)
+		_, err := xds.Build(xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(b.String())), TrustDomain: xdstest.TrustDomain}, edge, shape)
 		return err
 	}
 	if err := build(10, 50); err != nil { // what App Mesh had room for

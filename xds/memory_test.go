@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -46,7 +47,7 @@ func TestAServiceIsTranslatedAgainWhereAnythingThatItDependsOnIsAnother(t *testi
 	const plain, byPolicy = "  backends: [{virtualService: {virtualServiceRef: {name: s}}}]\n", "  backends: [{virtualService: {virtualServiceRef: {name: t}}}, {virtualService: {virtualServiceRef: {name: s}, clientPolicy: {tls: {enforce: true, validation: {trust: {sds: {secretName: \"spiffe://test.example\"}}}}}}}]\n"
 	s, two := service("s", "virtualRouter: {virtualRouterRef: {name: r}}"), node("two", "")
 	first := meshOf + node("front", plain) + node("one", "") + two + router + s + service("t", "virtualNode: {virtualNodeRef: {name: one}}")
-	g := xdstest.Graph(t, "mesh.yaml", []byte(first))
+	g := graphtest.Graph(t, "mesh.yaml", []byte(first))
 	versions := map[string]bool{}
 	for what, changed := range map[string]string{
 		"nothing":             "",
@@ -57,10 +58,10 @@ func TestAServiceIsTranslatedAgainWhereAnythingThatItDependsOnIsAnother(t *testi
 		"a way of calling it": node("front", byPolicy),
 		"what is repeated":    strings.Replace(first, "metadata: {name: shop}", "metadata: {name: shop, annotations: {signet.example/unsafe: repeat-any-method}}", 1),
 	} {
-		put := xdstest.Resources(t, "changed.yaml", []byte(changed))
+		put := graphtest.Resources(t, "changed.yaml", []byte(changed))
 		next, ok := g.With(put, nil)
 		if !ok { // of a mesh itself
-			next = xdstest.Graph(t, "changed.yaml", []byte(changed))
+			next = graphtest.Graph(t, "changed.yaml", []byte(changed))
 		}
 		var memory xds.Memory
 		for i, graph := range []*mesh.Graph{g, next, g} {
@@ -84,7 +85,7 @@ func TestAServiceIsTranslatedAgainWhereAnythingThatItDependsOnIsAnother(t *testi
 
 func TestAServiceThatIsAsItWasCostsTheSameHoweverManyRoutesItHas(t *testing.T) {
 	work := func(each int) float64 {
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(manyRoutes(20, each))), TrustDomain: xdstest.TrustDomain, Memory: &xds.Memory{}}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(manyRoutes(20, each))), TrustDomain: xdstest.TrustDomain, Memory: &xds.Memory{}}
 		return testing.AllocsPerRun(10, func() {
 			if _, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape); err != nil {
 				t.Fatal(err)

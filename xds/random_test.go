@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
@@ -22,7 +23,7 @@ func TestInvariantsHoldForRandomMeshes(t *testing.T) {
 	for seed := range 500 {
 		r := rand.New(rand.NewSource(int64(seed)))
 		text, nodes := xdstest.RandomMesh(r)
-		g := xdstest.Graph(t, fmt.Sprintf("seed-%d.yaml", seed), []byte(text))
+		g := graphtest.Graph(t, fmt.Sprintf("seed-%d.yaml", seed), []byte(text))
 		in := xds.Input{
 			Graph: g, TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
 			Endpoints: func(node proxy.Ref, port uint32) []xds.Endpoint {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -47,7 +48,7 @@ spec: {awsName: orders.shop.internal, provider: {virtualNode: {virtualNodeRef: {
 		{"", "", "give validation.subjectAlternativeNames"},
 	} {
 		text := strings.NewReplacer("NAMES", c.names, "FOUND", c.found).Replace(manifest)
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain}
 		_, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, found by %q: %v, want %q", c.names, c.found, err, c.want)

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/proxy/answers"
 	xdstest "signet.example/test/xds"
@@ -36,7 +37,7 @@ func TestAllowAllOpensNothingInAProxy(t *testing.T) {
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n"
 	var sets []*ads.Set
 	for _, filter := range []string{"DROP_ALL", "ALLOW_ALL"} {
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "FILTER", filter, 1))), TrustDomain: xdstest.TrustDomain}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "FILTER", filter, 1))), TrustDomain: xdstest.TrustDomain}
 		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
 		if err != nil {
 			t.Fatal(err)
@@ -124,7 +125,7 @@ func TestAPlaintextListenerTakesMTLSToo(t *testing.T) {
 	listener := func(tls string) *listenerv3.Listener {
 		const manifest = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n---\n" +
 			"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}, tls: TLS}]}\n"
-		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "TLS", tls, 1))), TrustDomain: xdstest.TrustDomain}
+		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "TLS", tls, 1))), TrustDomain: xdstest.TrustDomain}
 		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
 		if err != nil {
 			t.Fatal(err)
@@ -230,7 +231,7 @@ spec: {provider: {virtualNode: {virtualNodeRef: {name: outside}}}}
 		{policy: "ports: [443], ", managed: true, plain: true, encrypted: true},
 	} {
 		in := xds.Input{
-			Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "POLICY", row.policy, 1))), TrustDomain: xdstest.TrustDomain,
+			Graph: graphtest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "POLICY", row.policy, 1))), TrustDomain: xdstest.TrustDomain,
 			Managed: func(proxy.Ref) bool { return row.managed },
 		}
 		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)

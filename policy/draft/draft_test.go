@@ -12,7 +12,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/policy"
 	"signet.example/policy/check"
 	"signet.example/policy/draft"
@@ -35,23 +35,7 @@ func shop(t *testing.T) draft.Mesh {
 
 func meshOf(t *testing.T, content []byte) draft.Mesh {
 	t.Helper()
-	docs, err := mesh.Split("mesh.yaml", content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rs []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	g, err := mesh.NewGraph(rs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return draft.Mesh{Graph: g, TrustDomain: prod, Example: predict.Example}
+	return draft.Mesh{Graph: graphtest.Graph(t, "mesh.yaml", content), TrustDomain: prod, Example: predict.Example}
 }
 
 // served are the files as sync reads them: nothing is refused or warned of, and their own

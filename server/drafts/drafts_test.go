@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
-	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/server/drafts"
 )
 
@@ -42,22 +42,7 @@ var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 // policyOf is what is written of the shop.
 func policyOf(t *testing.T, s drafts.Sessions, req *api.DraftPolicyRequest) (*api.DraftPolicyResponse, error) {
 	t.Helper()
-	docs, err := mesh.Split("shop.yaml", []byte(declaredShop))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rs []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	g, err := mesh.NewGraph(rs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := graphtest.Graph(t, "shop.yaml", []byte(declaredShop))
 	return drafts.Drafts{TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Sessions: s}.Policy(t.Context(), g, req)
 }
 

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/policy"
 	"signet.example/server/policies"
 )
@@ -60,25 +60,7 @@ spec:
 `
 
 func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
-	docs, err := mesh.Split("mesh.yaml", []byte(checkedMesh))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var resources []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resources = append(resources, r)
-	}
-	if err := mesh.AssignMeshes(resources); err != nil {
-		t.Fatal(err)
-	}
-	g, err := mesh.NewGraph(resources)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := graphtest.Graph(t, "mesh.yaml", []byte(checkedMesh))
 	want := []policy.Exemption{{
 		Name: "generated: health check /grpc.health.v1.Health/Check of shop/orders at port 9002", Destination: "spiffe://prod.example/shop/orders",
 		Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 9002, Sources: []string{"spiffe://prod.example/shop/web"},

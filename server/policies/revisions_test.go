@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"signet.example/internal/watched"
-	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/policy"
 	"signet.example/policy/repo"
 	"signet.example/server/policies"
@@ -47,10 +47,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	g, err := mesh.NewGraph(resourcesOf(t, "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := graphtest.Graph(t, "m.yaml", []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n"))
 	return &world{report: make(chan struct{}), activating: shared.NewMutex(), look: policies.Look{Graph: g, Sources: []repo.Source{{Name: "main", URL: "https://git.example/p", Branch: "main", Poll: time.Minute}}}}
 }
 
@@ -310,10 +307,7 @@ func TestARevisionOfTheMeshThatCouldNotBeStoredIsMadeAgainSoon(t *testing.T) {
 		go func() { done <- p.Run(ctx) }()
 		synctest.Wait()
 		first := p.State().Current.GetId()
-		g, err := mesh.NewGraph(resourcesOf(t, observing))
-		if err != nil {
-			t.Fatal(err)
-		}
+		g := graphtest.Graph(t, "m.yaml", []byte(observing))
 		w.mu.Lock()
 		w.full = 2
 		w.mu.Unlock()
@@ -348,22 +342,6 @@ kind: MeshOptions
 metadata: {name: shop}
 spec: {authorization: observe}
 `
-
-func resourcesOf(t *testing.T, text string) (rs []*mesh.Resource) {
-	t.Helper()
-	docs, err := mesh.Split("m.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	return rs
-}
 
 // A store that is slow, or a database elsewhere, holds up the revision that it is to keep
 // and nothing else.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -94,7 +95,7 @@ func (c *caller) with(t *testing.T, manifest string) xdstest.Case {
 	return xdstest.Case{
 		Name: "front", Mesh: "shop", Node: "front", Shape: c.shape,
 		Input: xds.Input{
-			Graph: xdstest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain,
+			Graph: graphtest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain,
 			Endpoints: func(node proxy.Ref, _ uint32) []xds.Endpoint { return c.endpoints[node.Name] },
 		},
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/xds"
 )
@@ -56,7 +56,7 @@ func Load(t testing.TB, dir string) Case {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := Graph(t, file, content)
+	g := graphtest.Graph(t, file, content)
 	c := Case{
 		Name: filepath.Base(dir), Mesh: g.Meshes()[0], Shape: Shape,
 		Input: xds.Input{Graph: g, TrustDomain: TrustDomain, PolicyRevision: "5f0c2a"},
@@ -65,34 +65,6 @@ func Load(t testing.TB, dir string) Case {
 		t.Fatalf("%s: %v", file, err)
 	}
 	return c
-}
-
-// Graph resolves manifests.
-func Graph(t testing.TB, file string, content []byte) *mesh.Graph {
-	t.Helper()
-	g, err := mesh.NewGraph(Resources(t, file, content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
-}
-
-// Resources are manifests, each understood.
-func Resources(t testing.TB, file string, content []byte) []*mesh.Resource {
-	t.Helper()
-	docs, err := mesh.Split(file, content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rs []*mesh.Resource
-	for _, d := range docs {
-		r, err := mesh.Parse(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	return rs
 }
 
 // Ref is what the view is of.

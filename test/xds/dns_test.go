@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	"signet.example/test/invariants"
@@ -180,7 +181,7 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	bind := loopback()
 	c := xdstest.Case{
 		Name: "dns", Mesh: "shop", Node: "orders",
-		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(callers(app.port))), TrustDomain: xdstest.TrustDomain},
+		Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(callers(app.port))), TrustDomain: xdstest.TrustDomain},
 		Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	began := time.Now()
@@ -218,7 +219,7 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	// A second dead name later holds nothing either, and what is there goes on.
 	before := dns.count("late.dns.internal. TypeA")
 	text := strings.ReplaceAll(callers(app.port), "silent.dns.internal", "late.dns.internal")
-	c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(text))
+	c.Input.Graph = graphtest.Graph(t, "mesh.yaml", []byte(text))
 	p.publish(c, pki)
 	eventually(t, "the late name is asked for", func() bool { return dns.count("late.dns.internal. TypeA") > before })
 	if code := sendHTTP1(t, in, "/q"); code != http.StatusOK {
@@ -279,7 +280,7 @@ spec: {backends: [{virtualService: {virtualServiceRef: {name: six}}}]}
 `)
 		return xdstest.Case{
 			Name: "dns", Mesh: "shop", Node: "orders",
-			Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
+			Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
 			Shape: proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/mesh/dialect"
+	"signet.example/mesh/graphtest"
 	"signet.example/mesh/importer"
 	"signet.example/test/envoytest"
 	xdstest "signet.example/test/xds"
@@ -62,7 +63,7 @@ func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, di
 		return 1, differs
 	}
 	back := of
-	back.Input.Graph = xdstest.Graph(t, "dump.yaml", []byte(text.String()))
+	back.Input.Graph = graphtest.Graph(t, "dump.yaml", []byte(text.String()))
 	if back.Input.Graph.Node(of.Ref()) == nil {
 		t.Fatalf("%s: it has no virtual node %s\n%s", of.Name, of.Node, text)
 	}

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -527,7 +528,7 @@ func TestEnvoyTakesEveryExpressionThatAGatewayMakes(t *testing.T) {
 	var p *running
 	keys := newPKI(t)
 	serve := func() { // so many at once as one listener may have
-		c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(all))
+		c.Input.Graph = graphtest.Graph(t, "mesh.yaml", []byte(all))
 		if p == nil {
 			p = startProxy(t, c, keys)
 		} else {
@@ -545,7 +546,7 @@ func TestEnvoyTakesEveryExpressionThatAGatewayMakes(t *testing.T) {
 			continue
 		}
 		one := of(taken, expression)
-		c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(head+one))
+		c.Input.Graph = graphtest.Graph(t, "mesh.yaml", []byte(head+one))
 		if _, err := xds.Build(c.Input, c.Ref(), c.Shape); err != nil {
 			for _, why := range []string{"cannot be looked for", "together they ask"} {
 				if strings.Contains(err.Error(), why) {

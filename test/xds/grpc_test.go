@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -171,7 +172,7 @@ func startGRPC(t *testing.T) *called {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pki, graph := newPKI(t), xdstest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(grpcMesh, "PORT", portText)))
+	pki, graph := newPKI(t), graphtest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(grpcMesh, "PORT", portText)))
 	wayout := startStub(t) // who may call goes on being answered when nobody decides
 	at := map[string]string{"orders": loopback(), "front": loopback()}
 	start := func(name string) *running {

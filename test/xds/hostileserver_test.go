@@ -17,6 +17,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -96,7 +97,7 @@ func TestWhatEnvoyTakesOfAServerIsWhatTheDocumentationSays(t *testing.T) {
 	front := xdstest.Case{
 		Name: "front", Mesh: "shop", Node: "front",
 		Input: xds.Input{
-			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td,
+			Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td,
 			Endpoints: func(proxy.Ref, uint32) []xds.Endpoint {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(at.Port), Healthy: true}} //nolint:gosec // a port
 			},

@@ -24,6 +24,7 @@ import (
 
 	"signet.example/authz"
 	"signet.example/identity"
+	"signet.example/mesh/graphtest"
 	"signet.example/policy"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
@@ -108,7 +109,7 @@ func startHostileListener(t *testing.T, td spiffeid.TrustDomain) *hostileListene
 	h.c = xdstest.Case{
 		Name: "hostile", Mesh: "shop", Node: "orders",
 		Input: xds.Input{
-			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
+			Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
 			Strict: func(proxy.Ref) bool { return true },
 		},
 		Shape: proxy.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, WayoutSocket: h.decider.socket, EnvoyVersion: "1.40.0"},

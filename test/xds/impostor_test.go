@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	"signet.example/test/impostor"
@@ -89,7 +90,7 @@ func TestAProxyTakesNobodyForTheNodeItCallsWhoHasNotItsKey(t *testing.T) {
 	front := xdstest.Case{
 		Name: "front", Mesh: "shop", Node: "front",
 		Input: xds.Input{
-			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
+			Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 			Endpoints: func(proxy.Ref, uint32) []xds.Endpoint {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}} //nolint:gosec // a port
 			},

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -53,7 +54,7 @@ func TestAMeshThatRequiresPostQuantumRefusesTheRest(t *testing.T) {
 	c := xdstest.Case{
 		Name: "required", Mesh: "shop", Node: "orders",
 		Input: xds.Input{
-			Graph:       xdstest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(strictCallee, "PORT", app.portText()))),
+			Graph:       graphtest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(strictCallee, "PORT", app.portText()))),
 			TrustDomain: xdstest.TrustDomain, RequirePostQuantum: func(mesh string) bool { return mesh == "shop" },
 		},
 		Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},

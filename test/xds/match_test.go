@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -381,7 +382,7 @@ func checkRegexes(t *testing.T, regexes []string) {
 	text.WriteString(routers)
 	c := xdstest.Case{
 		Name: "n", Mesh: "shop", Node: "n", Shape: xdstest.Shape,
-		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text.String())), TrustDomain: xdstest.TrustDomain, Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return nil }},
+		Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text.String())), TrustDomain: xdstest.TrustDomain, Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return nil }},
 	}
 	c.Shape.Bind = loopback()
 	c.Shape.Egress = xdstest.EgressOn(c.Shape.Bind)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -62,7 +63,7 @@ func TestAProxyKnowsItsApplicationByTLS(t *testing.T) {
 		text := strings.ReplaceAll(node+optionsOf("orders", options), "PORT", strconv.Itoa(app.Port))
 		return xdstest.Case{
 			Name: "orders", Mesh: "shop", Node: "orders",
-			Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
+			Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
 			Shape: proxy.Shape{Bind: bind, App: app.IP.String(), Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -53,7 +54,7 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 		return xdstest.Case{
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
-				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
+				Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 				Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return endpoints },
 			},
 			Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/invariants"
 	"signet.example/test/parts"
@@ -34,7 +35,7 @@ func TestEnvoyTakesWhatIsMadeOfRandomMeshes(t *testing.T) {
 	for seed := range views {
 		text, nodes := xdstest.RandomMesh(rand.New(rand.NewSource(int64(seed))))
 		in := xds.Input{
-			Graph: xdstest.Graph(t, "random.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
+			Graph: graphtest.Graph(t, "random.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
 			Endpoints: func(node proxy.Ref, port uint32) []xds.Endpoint {
 				if len(node.Name)%2 == 0 {
 					return nil

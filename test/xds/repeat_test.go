@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -188,7 +189,7 @@ func startMesh(t *testing.T) *served {
 	t.Helper()
 	m := &served{app: startMortal(t), stub: startStub(t)}
 	wayout := startStub(t) // who may call goes on being answered when nobody decides
-	pki, graph := newPKI(t), xdstest.Graph(t, "mesh.yaml", []byte(repeatMesh(m.app)))
+	pki, graph := newPKI(t), graphtest.Graph(t, "mesh.yaml", []byte(repeatMesh(m.app)))
 	at := map[string]string{"orders": loopback(), "gone": loopback(), "front": loopback()}
 	start := func(name, application string) *running {
 		return startProxy(t, xdstest.Case{
@@ -355,7 +356,7 @@ spec: {backends: [{virtualService: {virtualServiceRef: {name: outside}}}]}
 `)
 	startProxy(t, xdstest.Case{
 		Name: "front", Mesh: "shop", Node: "front",
-		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
+		Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
 		Shape: proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}, newPKI(t))
 	m := &served{app: app, out: xdstest.EgressOn(bind).String()}

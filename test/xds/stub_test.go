@@ -23,6 +23,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/internal/watched"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -191,7 +192,7 @@ func startInboundEdited(t *testing.T, manifest string, edit func(*ads.Resource) 
 	bind := loopback()
 	c := xdstest.Case{
 		Name: "inbound", Mesh: "shop", Node: "orders",
-		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "rev-7"},
+		Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "rev-7"},
 		Shape: proxy.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)

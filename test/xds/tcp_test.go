@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	own "signet.example/proxy/answers"
 	xdstest "signet.example/test/xds"
@@ -157,7 +158,7 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 		return xdstest.Case{
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
-				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
+				Graph: graphtest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 				Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return endpoints },
 				Strict:    func(proxy.Ref) bool { return strict },
 			},
@@ -291,7 +292,7 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 	// In plaintext, what looks like TLS is the application's own.
 	anybody.Store(true)
 	plain := store
-	plain.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "protocol: tcp}", `protocol: tcp}, tls: {mode: DISABLED, certificate: {acm: {certificateARN: "arn:x"}}}`, 1)))
+	plain.Input.Graph = graphtest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "protocol: tcp}", `protocol: tcp}, tls: {mode: DISABLED, certificate: {acm: {certificateARN: "arn:x"}}}`, 1)))
 	callee.publish(plain, pki)
 	callee.settle()
 	n := app.connected.Load()
