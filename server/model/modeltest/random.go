@@ -85,7 +85,7 @@ func Everything() string {
 // RandomObject is one of a few names; some of what they name is not there.
 func RandomObject(r *rand.Rand) string { return random[r.IntN(len(random))](dice{r}) }
 
-// RandomMesh says something different of mesh m itself, of which all that is in it is made again.
+// RandomMesh is mesh m itself, or its options, with something different in it: what all of it is made of.
 func RandomMesh(r *rand.Rand) string {
 	d := dice{r}
 	if d.IntN(2) == 0 {
