@@ -1,10 +1,12 @@
 package answered
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -55,21 +57,28 @@ func (d *Day) last() uint64 {
 }
 
 func (d *Day) load(file string) error {
-	b, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
-	if len(b) > 4*d.bytes {
-		return fmt.Errorf("%s: %d bytes are more than were written", file, len(b))
+	defer func() { _ = f.Close() }() // read to where it is whole
+	info, err := f.Stat()
+	if err != nil {
+		return err
 	}
-	for r := bytes.NewReader(b); r.Len() > 0; {
+	if info.Size() > int64(4*d.bytes) {
+		return fmt.Errorf("%s: %d bytes are more than were written", file, info.Size())
+	}
+	for r := bufio.NewReader(f); ; {
 		a := &api.Decision{}
-		if err := protodelim.UnmarshalFrom(r, a); err != nil {
+		switch err := protodelim.UnmarshalFrom(r, a); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		d.again(a)
 	}
-	return nil
 }
 
 // again keeps what was kept once.
@@ -89,6 +98,7 @@ func (d *Day) save(file string) error {
 	var b bytes.Buffer
 	d.mu.Lock()
 	d.forget()
+	b.Grow(d.size) // about what is written, so that it is not copied again and again as it grows
 	for proxy, sh := range d.shares {
 		for k, s := range sh.series {
 			for _, r := range s.list {
