@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/mesh/graphtest"
 )
 
 const routedByHeaders = `apiVersion: appmesh.k8s.aws/v1beta2
@@ -44,7 +45,7 @@ spec: {httpRoute: {match: {prefix: /, headers: [{name: at_gateway}]}, action: {t
 
 func TestHeadersWithUnderscoresThatRoutesLookAtAreKnown(t *testing.T) {
 	named := map[string]string{}
-	for _, r := range resourcesOf(t, routedByHeaders) {
+	for _, r := range graphtest.Resources(t, "m.yaml", []byte(routedByHeaders)) {
 		if names := mesh.Underscored(r); names != nil {
 			named[string(r.Kind)] = fmt.Sprint(names)
 		}
@@ -56,7 +57,7 @@ func TestHeadersWithUnderscoresThatRoutesLookAtAreKnown(t *testing.T) {
 		"": "[] [at_gateway color_header x_real_ip]",
 		"---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [other_one, COLOR_header]}\n": "[color_header other_one] [at_gateway x_real_ip]",
 	} {
-		g, err := mesh.NewGraph(resourcesOf(t, routedByHeaders+options))
+		g, err := mesh.NewGraph(graphtest.Resources(t, "m.yaml", []byte(routedByHeaders+options)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 
 	"signet.example/ads"
+	"signet.example/mesh/graphtest"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 )
@@ -33,7 +34,7 @@ func TestAnAgentThatDoesNotRefuseHeadersByNameIsSentNoneThatPass(t *testing.T) {
 	} {
 		c := xdstest.Load(t, "testdata/router")
 		if row.named {
-			c.Input.Graph = xdstest.Graph(t, file, append(slices.Clone(content), passing...))
+			c.Input.Graph = graphtest.Graph(t, file, append(slices.Clone(content), passing...))
 		}
 		c.Shape.Underscores = row.agents
 		set := build(t, c)
