@@ -2,6 +2,8 @@ package refused
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -43,7 +45,7 @@ func TestWhatIsRefusedIsKnownAfterARestart(t *testing.T) {
 	all.Add(ended)
 	all[web].Overrule("1.40", func(at Resource) bool { return at == other })
 	whole := setOf(t, cluster("c", "body"), &ads.Resource{Type: ads.ViewType, Name: "n", Version: "1"})
-	have := map[View]*ads.Set{viewOf(web, "127.0.0.2"): whole, viewOf(gateway, "127.0.0.3"): setOf(t, cluster("d", "\x00\xff"))}
+	have := map[View]Had{viewOf(web, "127.0.0.2"): {"one", whole}, viewOf(gateway, "127.0.0.3"): {"two", setOf(t, cluster("d", "\x00\xff"))}}
 	if err := all.FileOf(have).Write(path); err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +66,12 @@ func TestWhatIsRefusedIsKnownAfterARestart(t *testing.T) {
 	if len(last) != 2 {
 		t.Fatalf("what %d views had is known", len(last))
 	}
-	for view, set := range have {
-		if now := last[view]; now == nil || now.Version() != set.Without(ads.ViewType).Version() {
-			t.Errorf("%s: it had %v, now it is %v", view.Node, set.Version(), now)
+	for view, had := range have {
+		if now := last[view]; now.Agent != had.Agent || now.Set.Version() != had.Set.Without(ads.ViewType).Version() {
+			t.Errorf("%s: it had %v, now it is %v", view.Node, had.Set.Version(), now)
 		}
 	}
-	if c := last[viewOf(gateway, "127.0.0.3")].Get(ads.ClusterType, "d"); string(c.Body) != "\x00\xff" {
+	if c := last[viewOf(gateway, "127.0.0.3")].Set.Get(ads.ClusterType, "d"); string(c.Body) != "\x00\xff" {
 		t.Errorf("its bytes are %q", c.Body)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -88,17 +90,41 @@ func TestAFileOfTheReleaseBeforeIsRead(t *testing.T) {
 }
 
 func TestWhatIsRememberedOfViewsIsBounded(t *testing.T) {
-	third := strings.Repeat("x", mostRemembered/3)
-	have := map[View]*ads.Set{}
-	for _, bind := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"} {
-		have[viewOf(web, bind)] = setOf(t, cluster("c", third))
+	have := map[View]Had{}
+	for i := range mostRemembered/mostOfOne + 2 {
+		have[viewOf(web, fmt.Sprintf("127.0.0.%d", i+2))] = Had{fmt.Sprint(i), setOf(t, cluster("c", strings.Repeat("x", mostOfOne-100)))}
 	}
 	file := of(by(route, "one", "1.40")).FileOf(have)
-	if n := len(file.content.Had); n != 2 { // names take room, too
-		t.Errorf("what %d of %d views had is remembered", n, len(have))
+	if n := len(file.content.Had); n != mostRemembered/mostOfOne || file.bytes > mostRemembered { // names take room, too
+		t.Errorf("what %d of %d views had is remembered, %d bytes", n, len(have), file.bytes)
 	}
 	if len(file.content.Refused) != 1 {
 		t.Error("that it was refused is forgotten with what they had")
+	}
+}
+
+// N15-2: one agent had 64 MiB written of shapes that it made up, and left the others no room.
+func TestWhatOneAgentHasMadeUpIsNotRememberedInThePlaceOfOthers(t *testing.T) {
+	have, nodes := map[View]Had{}, map[string]int{}
+	eighth := strings.Repeat("x", mostOfOne/8-100)
+	for i := range 100 {
+		have[viewOf(web, fmt.Sprintf("127.0.1.%d", i))] = Had{"liar", setOf(t, cluster("c", eighth))}
+	}
+	for _, name := range []string{"a", "b", "c"} { // honest ones have several nodes, the liar as well
+		have[viewOf(proxy.Node("shop", name), "127.0.0.2")] = Had{"liar", setOf(t, cluster("c", eighth))}
+		have[viewOf(proxy.Node("other", name), "127.0.0.2")] = Had{"one", setOf(t, cluster("c", eighth))}
+	}
+	file := of().FileOf(have)
+	for _, h := range file.content.Had {
+		nodes[h.Agent+" "+h.Node]++
+	}
+	want := map[string]int{
+		"one mesh/other/virtualNode/a": 1, "one mesh/other/virtualNode/b": 1, "one mesh/other/virtualNode/c": 1,
+		"liar mesh/shop/virtualNode/a": 1, "liar mesh/shop/virtualNode/b": 1, "liar mesh/shop/virtualNode/c": 1,
+		"liar " + web.String(): 5,
+	}
+	if !maps.Equal(nodes, want) {
+		t.Errorf("remembered are %v, want %v", nodes, want)
 	}
 }
 

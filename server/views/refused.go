@@ -164,8 +164,8 @@ func (v *Views) lastOf(key Key, k *keptView) *ads.Set {
 	if last := cmp.Or(k.good, k.view.Set()); last != nil {
 		return last
 	}
-	if last := v.last[key]; last != nil {
-		return last
+	if last, ok := v.last[key]; ok {
+		return last.Set
 	}
 	for other := range v.shapes[key.Node] {
 		if last := v.nodes[other].view.Set(); last != nil {
@@ -230,7 +230,7 @@ func (v *Views) forgive(g *mesh.Graph, made map[proxy.Ref]map[Key]*ads.Set) {
 			delete(v.refused, node)
 		}
 	}
-	maps.DeleteFunc(v.last, func(key Key, _ *ads.Set) bool {
+	maps.DeleteFunc(v.last, func(key Key, _ refused.Had) bool {
 		k := v.nodes[key]
 		return k != nil && k.view.Set() != nil || g.Node(key.Node) == nil
 	})

@@ -1,10 +1,9 @@
 package views
 
 import (
-	"cmp"
 	"context"
+	"time"
 
-	"signet.example/ads"
 	"signet.example/server/refused"
 )
 
@@ -18,42 +17,46 @@ func (v *Views) Remember() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.refused = all
-	for view, set := range last {
-		v.last[Key(view)] = set
+	for view, had := range last {
+		v.last[Key(view)] = had
 	}
 	return nil
 }
 
-// save writes the file if the refusals have changed since it was written. Only Run calls it.
-func (v *Views) save(ctx context.Context) {
-	if !v.keeper.Due() {
-		return
-	}
+// save writes the file if the refusals have changed since it was written, and returns when it is to
+// be tried again, zero for never: there is a pause after each write. Only Run calls it.
+func (v *Views) save(ctx context.Context) (again time.Duration) {
 	v.mu.Lock()
-	file, ok := v.toRemember()
+	if again = v.keeper.Wait(); !v.unsaved || again > 0 {
+		defer v.mu.Unlock()
+		if !v.unsaved {
+			return 0
+		}
+		return again
+	}
+	file := v.toRemember()
 	v.unsaved = false
 	v.mu.Unlock()
-	if ok && !v.keeper.Write(ctx, file, v.cfg.Memory, v.cfg.Log) {
-		v.mu.Lock()
-		v.unsaved = true
-		v.mu.Unlock()
+	if v.keeper.Write(ctx, file, v.cfg.Memory, v.cfg.Log) {
+		return 0
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unsaved = true
+	return v.keeper.Wait()
 }
 
-func (v *Views) toRemember() (file refused.File, ok bool) {
-	if !v.unsaved {
-		return file, false
-	}
-	have := map[refused.View]*ads.Set{}
-	for key, set := range v.last { // of views that nobody has followed since the restart
+func (v *Views) toRemember() refused.File {
+	have := map[refused.View]refused.Had{}
+	for key, had := range v.last { // of views that nobody has followed since the restart
 		if v.nodes[key] == nil {
-			have[refused.View(key)] = set
+			have[refused.View(key)] = had
 		}
 	}
 	for key, k := range v.nodes {
 		if len(k.withheld) > 0 {
-			have[refused.View(key)] = cmp.Or(k.good, k.view.Set())
+			have[refused.View(key)] = refused.Had{Agent: k.maker, Set: v.lastOf(key, k)}
 		}
 	}
-	return v.refused.FileOf(have), true
+	return v.refused.FileOf(have)
 }

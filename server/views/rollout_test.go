@@ -2,11 +2,14 @@ package views
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -152,17 +155,65 @@ func TestWhatViewsHadInTheLastRunIsKeptUntilTheyAreMade(t *testing.T) {
 	s := sourceOf(t)
 	v := viewsOf(s)
 	had := func(node string) Key { return Key{proxy.Node("m", node), anyShape} }
-	v.last = map[Key]*ads.Set{had("a"): {}, had("b"): {}, had("gone"): {}}
+	v.last = map[Key]refused.Had{had("a"): {}, had("b"): {}, had("gone"): {}}
 	v.Rebuild(t.Context(), nil)
-	if len(v.last) != 2 || v.last[had("gone")] != nil {
+	if len(v.last) != 2 || !has(v, had("a")) || !has(v, had("b")) {
 		t.Errorf("kept of %d views", len(v.last))
 	}
 	if _, err := follow(t, v, "one", "mesh/m/virtualNode/a"); err != nil {
 		t.Fatal(err)
 	}
-	if v.Rebuild(t.Context(), nil); len(v.last) != 1 || v.last[had("b")] == nil {
+	if v.Rebuild(t.Context(), nil); len(v.last) != 1 || !has(v, had("b")) {
 		t.Errorf("kept of %d views", len(v.last))
 	}
+}
+
+func has(v *Views, key Key) bool {
+	_, ok := v.last[key]
+	return ok
+}
+
+// What came in the pause after a write is written after it, whatever else happens, and at the latest when the server stops.
+func TestWhatIsRefusedInThePauseAfterAWriteIsWrittenToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := viewsOf(sourceOf(t))
+		v.cfg.Memory = filepath.Join(t.TempDir(), "refused.json")
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- v.Run(ctx) }()
+		n := 0
+		refuse := func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			n++
+			v.refuse(refused.Refusal{Node: proxy.Node("m", "a"), Agent: "one", Type: "t", Name: "n", Version: fmt.Sprint(n)})
+			v.Reported("one", nil) // wakes Run
+		}
+		written := func() int {
+			synctest.Wait()
+			all, _, err := refused.Read(v.cfg.Memory)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all.Count()
+		}
+		refuse()
+		first := written()
+		refuse()
+		second := written()
+		time.Sleep(2 * time.Second)
+		third := written()
+		refuse()
+		fourth := written()
+		refuse()
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got, want := [...]int{first, second, third, fourth, written()}, [...]int{1, 1, 2, 3, 4}; got != want {
+			t.Errorf("written are %v, want %v", got, want)
+		}
+	})
 }
 
 // Without the file the next run of the server would have all of them refuse it once more.
@@ -189,7 +240,7 @@ func TestRefusalsThatCannotBeRememberedAreTold(t *testing.T) {
 	v.save(t.Context())
 	next := viewsOf(s)
 	next.cfg.Memory = v.cfg.Memory
-	if err := next.Remember(); err != nil || next.refused.Count() == 0 || next.last[Key{proxy.Node("m", "a"), anyShape}] == nil {
+	if err := next.Remember(); err != nil || next.refused.Count() == 0 || next.last[Key{proxy.Node("m", "a"), anyShape}].Agent != "one" {
 		t.Errorf("the next run remembers %d, %v", next.refused.Count(), err)
 	}
 }

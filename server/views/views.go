@@ -118,7 +118,7 @@ type Views struct {
 	rollouts map[proxy.Ref]*rollout // changes on their way
 	refused  refused.All            // what proxies refused
 	mute     map[string]bool        // agents that did not answer first in time
-	last     map[Key]*ads.Set       // what views had in the last run, of those that lacked something
+	last     map[Key]refused.Had    // what views had in the last run, of those that lacked something
 	unsaved  bool                   // refused is not what the file has
 	keeper   refused.Keeper         // Run's alone
 }
@@ -168,7 +168,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
 		left:     map[place]departure{},
-		rollouts: map[proxy.Ref]*rollout{}, refused: refused.All{}, last: map[Key]*ads.Set{}, mute: map[string]bool{},
+		rollouts: map[proxy.Ref]*rollout{}, refused: refused.All{}, last: map[Key]refused.Had{}, mute: map[string]bool{},
 	}
 }
 
@@ -338,14 +338,21 @@ func (v *Views) Changed() { v.signal.Wake() }
 func (v *Views) Run(ctx context.Context) error {
 	idle := time.NewTicker(viewIdle / 2)
 	defer idle.Stop()
+	unsaved := time.NewTimer(viewIdle)
+	defer unsaved.Stop()
 	for {
 		heard := v.Heard()
 		v.tell(ctx, v.hear(ctx))
-		v.save(ctx)
+		if again := v.save(ctx); again > 0 {
+			unsaved.Reset(again)
+		}
 		select {
 		case <-ctx.Done():
 			v.stop()
+			v.keeper = refused.Keeper{} // without a pause
+			v.save(ctx)
 			return nil
+		case <-unsaved.C:
 		case <-v.signal:
 			v.Rebuild(ctx, nil)
 		case <-heard:

@@ -1,0 +1,4 @@
+package refused
+
+// FileOfBytes is a snapshot that counts as so many bytes.
+func FileOfBytes(n int) File { return File{bytes: n} }
