@@ -87,6 +87,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := a.run(ctx); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	if cfg.Join.Ends() {
+		a.session.Leave(context.WithoutCancel(ctx))
+	}
 	return nil
 }
 

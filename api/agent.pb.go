@@ -79,7 +79,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type AgentFinding_Kind int32
@@ -151,7 +151,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type ProxyStatus_State int32
@@ -215,7 +215,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // What speaker_problem is about.
@@ -271,7 +271,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{21, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -327,7 +327,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{21, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -379,7 +379,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type AttestRequest struct {
@@ -662,6 +662,78 @@ func (x *AttestResponse) GetSignedRootSet() []byte {
 	return nil
 }
 
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_api_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{4}
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_api_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{5}
+}
+
 type IssueRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Requests      []*SVIDRequest         `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
@@ -671,7 +743,7 @@ type IssueRequest struct {
 
 func (x *IssueRequest) Reset() {
 	*x = IssueRequest{}
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +755,7 @@ func (x *IssueRequest) String() string {
 func (*IssueRequest) ProtoMessage() {}
 
 func (x *IssueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +768,7 @@ func (x *IssueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
 func (*IssueRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IssueRequest) GetRequests() []*SVIDRequest {
@@ -717,7 +789,7 @@ type SVIDRequest struct {
 
 func (x *SVIDRequest) Reset() {
 	*x = SVIDRequest{}
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +801,7 @@ func (x *SVIDRequest) String() string {
 func (*SVIDRequest) ProtoMessage() {}
 
 func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +814,7 @@ func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SVIDRequest) GetEntry() string {
@@ -769,7 +841,7 @@ type IssueResponse struct {
 
 func (x *IssueResponse) Reset() {
 	*x = IssueResponse{}
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +853,7 @@ func (x *IssueResponse) String() string {
 func (*IssueResponse) ProtoMessage() {}
 
 func (x *IssueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +866,7 @@ func (x *IssueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueResponse.ProtoReflect.Descriptor instead.
 func (*IssueResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IssueResponse) GetResults() []*SVIDResult {
@@ -814,7 +886,7 @@ type SVIDResult struct {
 
 func (x *SVIDResult) Reset() {
 	*x = SVIDResult{}
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +898,7 @@ func (x *SVIDResult) String() string {
 func (*SVIDResult) ProtoMessage() {}
 
 func (x *SVIDResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +911,7 @@ func (x *SVIDResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDResult.ProtoReflect.Descriptor instead.
 func (*SVIDResult) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SVIDResult) GetChain() [][]byte {
@@ -872,7 +944,7 @@ type SessionUp struct {
 
 func (x *SessionUp) Reset() {
 	*x = SessionUp{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +956,7 @@ func (x *SessionUp) String() string {
 func (*SessionUp) ProtoMessage() {}
 
 func (x *SessionUp) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +969,7 @@ func (x *SessionUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUp.ProtoReflect.Descriptor instead.
 func (*SessionUp) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionUp) GetMessage() isSessionUp_Message {
@@ -1004,7 +1076,7 @@ type SessionDown struct {
 
 func (x *SessionDown) Reset() {
 	*x = SessionDown{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1088,7 @@ func (x *SessionDown) String() string {
 func (*SessionDown) ProtoMessage() {}
 
 func (x *SessionDown) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1101,7 @@ func (x *SessionDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDown.ProtoReflect.Descriptor instead.
 func (*SessionDown) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionDown) GetMessage() isSessionDown_Message {
@@ -1135,7 +1207,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1219,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1232,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Probe) GetNonce() string {
@@ -1187,7 +1259,7 @@ type Unserved struct {
 
 func (x *Unserved) Reset() {
 	*x = Unserved{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1271,7 @@ func (x *Unserved) String() string {
 func (*Unserved) ProtoMessage() {}
 
 func (x *Unserved) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1284,7 @@ func (x *Unserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
 func (*Unserved) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Unserved) GetReasons() map[string]string {
@@ -1232,7 +1304,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1316,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1329,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Withdrawn) GetPids() map[string]int64 {
@@ -1278,7 +1350,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1362,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1375,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -1331,7 +1403,7 @@ type DecisionsQuestion struct {
 
 func (x *DecisionsQuestion) Reset() {
 	*x = DecisionsQuestion{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1415,7 @@ func (x *DecisionsQuestion) String() string {
 func (*DecisionsQuestion) ProtoMessage() {}
 
 func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1428,7 @@ func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsQuestion.ProtoReflect.Descriptor instead.
 func (*DecisionsQuestion) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DecisionsQuestion) GetNonce() string {
@@ -1384,7 +1456,7 @@ type DecisionsAnswer struct {
 
 func (x *DecisionsAnswer) Reset() {
 	*x = DecisionsAnswer{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1468,7 @@ func (x *DecisionsAnswer) String() string {
 func (*DecisionsAnswer) ProtoMessage() {}
 
 func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1481,7 @@ func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsAnswer.ProtoReflect.Descriptor instead.
 func (*DecisionsAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DecisionsAnswer) GetNonce() string {
@@ -1452,7 +1524,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1536,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1549,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1568,7 +1640,7 @@ type ViewStatus struct {
 
 func (x *ViewStatus) Reset() {
 	*x = ViewStatus{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1652,7 @@ func (x *ViewStatus) String() string {
 func (*ViewStatus) ProtoMessage() {}
 
 func (x *ViewStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1665,7 @@ func (x *ViewStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
 func (*ViewStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
@@ -1645,7 +1717,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1729,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1742,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1745,7 +1817,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1829,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1842,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1955,7 +2027,7 @@ type TypeStatus struct {
 
 func (x *TypeStatus) Reset() {
 	*x = TypeStatus{}
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2039,7 @@ func (x *TypeStatus) String() string {
 func (*TypeStatus) ProtoMessage() {}
 
 func (x *TypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2052,7 @@ func (x *TypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
 func (*TypeStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TypeStatus) GetTypeUrl() string {
@@ -2016,7 +2088,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2100,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2113,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -2089,7 +2161,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2173,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2186,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -2195,7 +2267,9 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0eAttestResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\x12&\n" +
-	"\x0fsigned_root_set\x18\x03 \x01(\fR\rsignedRootSet\"H\n" +
+	"\x0fsigned_root_set\x18\x03 \x01(\fR\rsignedRootSet\"\x0e\n" +
+	"\fLeaveRequest\"\x0f\n" +
+	"\rLeaveResponse\"H\n" +
 	"\fIssueRequest\x128\n" +
 	"\brequests\x18\x01 \x03(\v2\x1c.signet.v1alpha1.SVIDRequestR\brequests\"5\n" +
 	"\vSVIDRequest\x12\x14\n" +
@@ -2364,10 +2438,11 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05AGENT\x10\x01\x12\t\n" +
 	"\x05PROXY\x10\x02\x12\f\n" +
 	"\bWORKLOAD\x10\x03B\v\n" +
-	"\t_consumer2\xe6\x01\n" +
+	"\t_consumer2\xae\x02\n" +
 	"\bAgentAPI\x12I\n" +
 	"\x06Attest\x12\x1e.signet.v1alpha1.AttestRequest\x1a\x1f.signet.v1alpha1.AttestResponse\x12F\n" +
-	"\x05Issue\x12\x1d.signet.v1alpha1.IssueRequest\x1a\x1e.signet.v1alpha1.IssueResponse\x12G\n" +
+	"\x05Issue\x12\x1d.signet.v1alpha1.IssueRequest\x1a\x1e.signet.v1alpha1.IssueResponse\x12F\n" +
+	"\x05Leave\x12\x1d.signet.v1alpha1.LeaveRequest\x1a\x1e.signet.v1alpha1.LeaveResponse\x12G\n" +
 	"\aSession\x12\x1a.signet.v1alpha1.SessionUp\x1a\x1c.signet.v1alpha1.SessionDown(\x010\x01B\x14Z\x12signet.example/apib\x06proto3"
 
 var (
@@ -2383,7 +2458,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2395,81 +2470,85 @@ var file_api_agent_proto_goTypes = []any{
 	(*X509PoP)(nil),               // 7: signet.v1alpha1.X509PoP
 	(*AWSTask)(nil),               // 8: signet.v1alpha1.AWSTask
 	(*AttestResponse)(nil),        // 9: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 10: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 11: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 12: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 13: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 14: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 15: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 16: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 17: signet.v1alpha1.Unserved
-	(*Withdrawn)(nil),             // 18: signet.v1alpha1.Withdrawn
-	(*ExplainAnswer)(nil),         // 19: signet.v1alpha1.ExplainAnswer
-	(*DecisionsQuestion)(nil),     // 20: signet.v1alpha1.DecisionsQuestion
-	(*DecisionsAnswer)(nil),       // 21: signet.v1alpha1.DecisionsAnswer
-	(*Report)(nil),                // 22: signet.v1alpha1.Report
-	(*ViewStatus)(nil),            // 23: signet.v1alpha1.ViewStatus
-	(*AgentFinding)(nil),          // 24: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 25: signet.v1alpha1.ProxyStatus
-	(*TypeStatus)(nil),            // 26: signet.v1alpha1.TypeStatus
-	(*ResourceStatus)(nil),        // 27: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 28: signet.v1alpha1.SVIDStatus
-	nil,                           // 29: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 30: signet.v1alpha1.Withdrawn.PidsEntry
-	(*WantedKey)(nil),             // 31: signet.v1alpha1.WantedKey
-	(*Decision)(nil),              // 32: signet.v1alpha1.Decision
-	(*DecisionFilter)(nil),        // 33: signet.v1alpha1.DecisionFilter
-	(*VirtualNodeRef)(nil),        // 34: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*LeaveRequest)(nil),          // 10: signet.v1alpha1.LeaveRequest
+	(*LeaveResponse)(nil),         // 11: signet.v1alpha1.LeaveResponse
+	(*IssueRequest)(nil),          // 12: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 13: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 14: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 15: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 16: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 17: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 18: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 19: signet.v1alpha1.Unserved
+	(*Withdrawn)(nil),             // 20: signet.v1alpha1.Withdrawn
+	(*ExplainAnswer)(nil),         // 21: signet.v1alpha1.ExplainAnswer
+	(*DecisionsQuestion)(nil),     // 22: signet.v1alpha1.DecisionsQuestion
+	(*DecisionsAnswer)(nil),       // 23: signet.v1alpha1.DecisionsAnswer
+	(*Report)(nil),                // 24: signet.v1alpha1.Report
+	(*ViewStatus)(nil),            // 25: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 26: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 27: signet.v1alpha1.ProxyStatus
+	(*TypeStatus)(nil),            // 28: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 29: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 30: signet.v1alpha1.SVIDStatus
+	nil,                           // 31: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 32: signet.v1alpha1.Withdrawn.PidsEntry
+	(*WantedKey)(nil),             // 33: signet.v1alpha1.WantedKey
+	(*Decision)(nil),              // 34: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 35: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 36: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
 	8,  // 1: signet.v1alpha1.AttestRequest.aws_task:type_name -> signet.v1alpha1.AWSTask
-	11, // 2: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	13, // 3: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	22, // 4: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	19, // 5: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	21, // 6: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
-	31, // 7: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
-	16, // 8: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	17, // 9: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	18, // 10: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	20, // 11: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
-	29, // 12: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	30, // 13: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	32, // 14: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	33, // 15: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
-	32, // 16: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
-	25, // 17: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	28, // 18: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	13, // 2: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	15, // 3: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	24, // 4: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	21, // 5: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	23, // 6: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
+	33, // 7: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
+	18, // 8: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	19, // 9: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	20, // 10: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	22, // 11: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	31, // 12: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	32, // 13: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	34, // 14: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	35, // 15: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	34, // 16: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	27, // 17: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	30, // 18: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 19: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	24, // 20: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	23, // 21: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	34, // 22: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	27, // 23: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	26, // 20: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	25, // 21: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	36, // 22: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	29, // 23: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	1,  // 24: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	34, // 25: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	27, // 26: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	36, // 25: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	29, // 26: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	2,  // 27: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
 	3,  // 28: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
 	4,  // 29: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	35, // 30: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	26, // 31: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	27, // 32: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	35, // 33: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	35, // 34: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	35, // 35: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	37, // 30: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	28, // 31: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	29, // 32: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	37, // 33: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	37, // 34: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	37, // 35: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
 	5,  // 36: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	36, // 37: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	38, // 37: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
 	6,  // 38: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	10, // 39: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	14, // 40: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	9,  // 41: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	12, // 42: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	15, // 43: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
+	12, // 39: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	10, // 40: signet.v1alpha1.AgentAPI.Leave:input_type -> signet.v1alpha1.LeaveRequest
+	16, // 41: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	9,  // 42: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	14, // 43: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	11, // 44: signet.v1alpha1.AgentAPI.Leave:output_type -> signet.v1alpha1.LeaveResponse
+	17, // 45: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	42, // [42:46] is the sub-list for method output_type
+	38, // [38:42] is the sub-list for method input_type
 	38, // [38:38] is the sub-list for extension type_name
 	38, // [38:38] is the sub-list for extension extendee
 	0,  // [0:38] is the sub-list for field type_name
@@ -2487,31 +2566,31 @@ func file_api_agent_proto_init() {
 		(*AttestRequest_X509Pop)(nil),
 		(*AttestRequest_AwsTask)(nil),
 	}
-	file_api_agent_proto_msgTypes[8].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 		(*SessionUp_Decisions)(nil),
 		(*SessionUp_WantedKey)(nil),
 	}
-	file_api_agent_proto_msgTypes[9].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 		(*SessionDown_Withdrawn)(nil),
 		(*SessionDown_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[22].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[20].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

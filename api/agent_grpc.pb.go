@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AgentAPI_Attest_FullMethodName  = "/signet.v1alpha1.AgentAPI/Attest"
 	AgentAPI_Issue_FullMethodName   = "/signet.v1alpha1.AgentAPI/Issue"
+	AgentAPI_Leave_FullMethodName   = "/signet.v1alpha1.AgentAPI/Leave"
 	AgentAPI_Session_FullMethodName = "/signet.v1alpha1.AgentAPI/Session"
 )
 
@@ -42,6 +43,9 @@ type AgentAPIClient interface {
 	Attest(ctx context.Context, in *AttestRequest, opts ...grpc.CallOption) (*AttestResponse, error)
 	// Issue signs SVIDs in a batch; the caller is the agent of the mTLS connection.
 	Issue(ctx context.Context, in *IssueRequest, opts ...grpc.CallOption) (*IssueResponse, error)
+	// Leave ends the agent's standing for good: its task has ended, and the next one joins as another agent. INVALID_ARGUMENT
+	// for one whose host comes back. The agent is that of the connection: none can say it for another.
+	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// Session carries the agent's reports up and the server's questions down.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionUp, SessionDown], error)
 }
@@ -74,6 +78,16 @@ func (c *agentAPIClient) Issue(ctx context.Context, in *IssueRequest, opts ...gr
 	return out, nil
 }
 
+func (c *agentAPIClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaveResponse)
+	err := c.cc.Invoke(ctx, AgentAPI_Leave_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentAPIClient) Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionUp, SessionDown], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AgentAPI_ServiceDesc.Streams[0], AgentAPI_Session_FullMethodName, cOpts...)
@@ -100,6 +114,9 @@ type AgentAPIServer interface {
 	Attest(context.Context, *AttestRequest) (*AttestResponse, error)
 	// Issue signs SVIDs in a batch; the caller is the agent of the mTLS connection.
 	Issue(context.Context, *IssueRequest) (*IssueResponse, error)
+	// Leave ends the agent's standing for good: its task has ended, and the next one joins as another agent. INVALID_ARGUMENT
+	// for one whose host comes back. The agent is that of the connection: none can say it for another.
+	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// Session carries the agent's reports up and the server's questions down.
 	Session(grpc.BidiStreamingServer[SessionUp, SessionDown]) error
 	mustEmbedUnimplementedAgentAPIServer()
@@ -117,6 +134,9 @@ func (UnimplementedAgentAPIServer) Attest(context.Context, *AttestRequest) (*Att
 }
 func (UnimplementedAgentAPIServer) Issue(context.Context, *IssueRequest) (*IssueResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Issue not implemented")
+}
+func (UnimplementedAgentAPIServer) Leave(context.Context, *LeaveRequest) (*LeaveResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Leave not implemented")
 }
 func (UnimplementedAgentAPIServer) Session(grpc.BidiStreamingServer[SessionUp, SessionDown]) error {
 	return status.Errorf(codes.Unimplemented, "method Session not implemented")
@@ -178,6 +198,24 @@ func _AgentAPI_Issue_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentAPI_Leave_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentAPIServer).Leave(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentAPI_Leave_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentAPIServer).Leave(ctx, req.(*LeaveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentAPI_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(AgentAPIServer).Session(&grpc.GenericServerStream[SessionUp, SessionDown]{ServerStream: stream})
 }
@@ -199,6 +237,10 @@ var AgentAPI_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Issue",
 			Handler:    _AgentAPI_Issue_Handler,
+		},
+		{
+			MethodName: "Leave",
+			Handler:    _AgentAPI_Leave_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -11,6 +11,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/server/access"
+	"signet.example/server/departures"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/join"
@@ -21,10 +22,11 @@ import (
 type agentAPI struct {
 	api.UnimplementedAgentAPIServer
 
-	join     *join.Desk
-	svids    *issuance.SVIDs
-	sessions *fleet.Sessions
-	model    func() *model.Model
+	join       *join.Desk
+	departures *departures.Departures
+	svids      *issuance.SVIDs
+	sessions   *fleet.Sessions
+	model      func() *model.Model
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *access.Caller, action access.Action, why string)
 }

@@ -82,7 +82,7 @@ func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.List
 			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: connections.Vouched,
 			Audit: s.audit, Log: s.log, Clock: s.clock,
 		}),
-		svids: svids, sessions: s.sessions, model: s.model, turnedAway: s.refusals.Refused,
+		departures: s.departing, svids: svids, sessions: s.sessions, model: s.model, turnedAway: s.refusals.Refused,
 	})
 	(&ads.Server{Views: s.views, Peer: agentOf, Log: s.log}).Register(g)
 	return g

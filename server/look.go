@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"signet.example/attestation/nodes"
 	"signet.example/server/check"
 	"signet.example/server/issuance"
 )
@@ -15,7 +16,7 @@ func (s *server) look(ctx context.Context) check.Look {
 		Agents: s.statuses.All(), Clashes: s.instances.Recent(), Refused: s.endpoints.Refused(), Endpoints: s.endpoints.Snapshot(),
 		Policy:  check.Policy{State: s.policies.State(), Statuses: s.policies.Statuses(), Packages: s.policies.PackagesInForce()},
 		Failing: s.issuers.Failing(), Losing: s.issuers.Losing(), Found: s.foundElsewhere, CloudMap: s.found.Failing(), Orphans: s.issued.Orphans(s.clock()),
-		ByCertificate: s.cfg.Join.X509PoP.Roots != "", PostQuantum: s.cfg.RequirePostQuantum,
+		Ends: nodes.Ends, ByCertificate: s.cfg.Join.X509PoP.Roots != "", PostQuantum: s.cfg.RequirePostQuantum,
 	}
 	for _, key := range s.views.Open() {
 		l.Open = append(l.Open, check.Proxy{Node: key.Node, Shape: key.Shape})

@@ -11,6 +11,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/server/access"
 	"signet.example/server/cloudmap"
+	"signet.example/server/departures"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
@@ -55,6 +56,7 @@ type server struct {
 	roster    *roster.Roster
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
+	departing *departures.Departures
 	statuses  fleet.Statuses
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions

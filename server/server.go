@@ -198,6 +198,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	})
 	s.instances = fleet.NewInstances(fleet.InstancesConfig{Shared: s.common.fleet, Sessions: s.sessions, Streams: s.access, Tell: s.tellClash, Clock: s.clock})
 	s.access.Instances = s.instances
+	s.departing = s.ofTasks()
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
@@ -255,7 +256,7 @@ func (s *server) serve(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		overload.New(overload.Memory()/2, room, s.log).Run,
 		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.found.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
-		s.endpoints.Run, s.sessions.Run, s.withdraw, s.instances.Run, s.refusals.Run, s.runRetention, s.giveBack,
+		s.endpoints.Run, s.sessions.Run, s.withdraw, s.instances.Run, s.refusals.Run, s.departing.Run, s.runRetention, s.giveBack,
 	} {
 		g.Go(func() error { return part(work) })
 	}

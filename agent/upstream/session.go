@@ -96,6 +96,20 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 }
 
+// goodbye is how long the servers have for it: a task that is told to stop has little time,
+// and without it they forget the agent by themselves, later.
+const goodbye = 2 * time.Second
+
+// Leave tells the servers that this agent ends and that nobody comes back as it. Its session
+// has ended, and nobody asks it for anything any more.
+func (s *Session) Leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goodbye)
+	defer cancel()
+	if _, err := api.NewAgentAPIClient(s.Conn).Leave(ctx, &api.LeaveRequest{}); err != nil {
+		s.Log.WarnContext(ctx, "the server was not told that this task ends: it forgets the agent some minutes after its certificate's end", slog.Any("err", err))
+	}
+}
+
 // once runs one stream to its end.
 func (s *Session) once(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -59,7 +59,7 @@ var methods = []method{
 		current: func(cfg HostConfig, now time.Time) error { return cfg.X509PoP.Current(now) },
 	},
 	{
-		name: awstask.Name, selectors: awstask.Selectors,
+		name: awstask.Name, selectors: awstask.Selectors, ends: true,
 		attestor: func(cfg Config, s Server) (attestor, error) {
 			v, err := cfg.AWSTask.Open(s.Tokens, s.Once)
 			if v == nil || err != nil {

@@ -102,6 +102,9 @@ type attestor interface {
 type method struct {
 	// name is that of the field in AttestRequest's evidence, and the type of the selectors.
 	name string
+	// ends is true of what a task shows, which ends and does not come back: the next one
+	// shows the same, and is another agent.
+	ends bool
 	// selectors are the forms that hosts have by it, each with a check of its value.
 	selectors map[string]func(string) error
 	// attestor is the server's end; nil where the configuration does not turn it on.
@@ -113,6 +116,12 @@ type method struct {
 	evidence func(HostConfig) (Evidence, error)
 	// current reports what of it is not good at this moment; there where evidence is.
 	current func(HostConfig, time.Time) error
+}
+
+// Ends reports whether agents that joined by a method are those of tasks: when one has
+// ended, nobody comes back as it.
+func Ends(name string) bool {
+	return slices.ContainsFunc(methods, func(m method) bool { return m.name == name && m.ends })
 }
 
 // Attestors are the server's ends of the methods that it takes.
@@ -212,6 +221,9 @@ func (c HostConfig) Evidence() (Evidence, error) {
 	}
 	return nil, nil
 }
+
+// Ends reports whether what the configuration names is that of a task.
+func (c HostConfig) Ends() bool { return Ends(c.Given()) }
 
 // Current reports what is configured and is not good at this moment.
 func (c HostConfig) Current(now time.Time) error {

@@ -55,6 +55,7 @@ const (
 var rules = map[string]proof{
 	api.AgentAPI_Attest_FullMethodName:                                             proveHostKey,
 	api.AgentAPI_Issue_FullMethodName:                                              proveAgent,
+	api.AgentAPI_Leave_FullMethodName:                                              proveAgent,
 	api.AgentAPI_Session_FullMethodName:                                            proveAgent,
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName: proveAgent,
 }

@@ -130,7 +130,7 @@ func (l Look) absent(h host) []*api.Finding {
 	var list []*api.Finding
 	replaced := h.replaced()
 	for i, st := range h {
-		if st.State == api.AgentInfo_BANNED || l.there(st) || replaced[i] {
+		if st.State == api.AgentInfo_BANNED || l.there(st) || replaced[i] || l.Ends != nil && l.Ends(st.Agent.Method) {
 			continue
 		}
 		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Agent.Hostname, st.Agent.Group, st.Agent.ID)

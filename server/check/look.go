@@ -40,8 +40,9 @@ type Look struct {
 	Open     []Proxy     // whose outbound listeners other hosts reach
 	Unlogged []proxy.Ref // virtual nodes of proxies whose host does not take their access log
 
-	ByCertificate bool     // whether hosts can join by a certificate of their own
-	PostQuantum   []string // meshes that are to accept no other key exchange
+	Ends          func(method string) bool // whether agents that joined by it are those of tasks, which end
+	ByCertificate bool                     // whether hosts can join by a certificate of their own
+	PostQuantum   []string                 // meshes that are to accept no other key exchange
 }
 
 // Model is what is stored. It is immutable.

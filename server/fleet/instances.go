@@ -147,6 +147,12 @@ func (i *Instances) Joined(agent, instance string, remote netip.Addr) {
 	i.admit(agent, instance, remote, func(Run) bool { return true })
 }
 
+// Serves reports whether an agent's instance is the one that was let in last.
+func (i *Instances) Serves(agent, instance string) bool {
+	now := i.run(agent)
+	return now.served && now.instance == instance
+}
+
 // ServedAt reports whether an agent's instance was let in from here the last time.
 func (i *Instances) ServedAt(agent string, from netip.Addr) bool {
 	return i.run(agent).from == conns.Source(from)
