@@ -100,7 +100,7 @@ func (s *Session) Run(ctx context.Context) error {
 // and without it they forget the agent by themselves, later.
 const goodbye = 2 * time.Second
 
-// Leave says goodbye to the servers: this agent ends, and nobody comes back as it. Its session
+// Leave ends the standing of this agent, as which nobody comes back, with a goodbye. Its session
 // has ended, and nobody asks it for anything any more.
 func (s *Session) Leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, goodbye)
