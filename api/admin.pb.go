@@ -3435,7 +3435,7 @@ func (x *Effect_Connections) GetAfter() []string {
 
 type Effect_Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// action: added, changed or removed.
+	// action: added, changed or removed; or refused, of what does not change and some proxies go on refusing.
 	Action        string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`

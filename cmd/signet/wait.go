@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,7 +144,15 @@ func unreached(answer *api.ApplyResponse, before uint64, most time.Duration) err
 		}
 		return nil
 	}
-	return hinted(errors.New(strings.Join(parts, ", ")), fmt.Sprintf("it is stored as revision %d, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet rollback %d` takes it back", answer.GetRevision(), before))
+	stored, back := fmt.Sprintf("it is stored as revision %d", answer.GetRevision()), fmt.Sprintf("`signet rollback %d` takes it back", before)
+	if !anyChange(answer) { // the newest revision is another's
+		stored, back = "it was stored before", "`signet history` which revision it came with"
+	}
+	return hinted(errors.New(strings.Join(parts, ", ")), stored+", and who refused it goes on with what it had; `signet proxies` shows what each has, "+back)
+}
+
+func anyChange(answer *api.ApplyResponse) bool {
+	return slices.ContainsFunc(answer.GetChanges(), func(c *api.Change) bool { return c.GetAction() != api.Change_UNCHANGED })
 }
 
 // showing is what a command does with its answer.

@@ -60,6 +60,18 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 			t.Errorf("it ends with %v, want %q", err, c.err)
 		}
 	}
+	for action, want := range map[api.Change_Action]string{
+		api.Change_CONFIGURED: "it is stored as revision 7, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet rollback 6` takes it back",
+		api.Change_UNCHANGED:  "it was stored before, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet history` which revision it came with",
+	} {
+		var told *exitError
+		err := unreached(&api.ApplyResponse{
+			Revision: 7, Changes: []*api.Change{{Action: action.Enum()}}, Progress: &api.ProgressResponse{Proxies: []*api.ProgressResponse_Proxy{bad}, Settled: true},
+		}, 6, time.Second)
+		if !errors.As(err, &told) || told.hint != want {
+			t.Errorf("%v: %v, want %q", action, told, want)
+		}
+	}
 	err := notKnown(&api.ApplyResponse{Revision: 7}, status.Error(codes.Unavailable, "the server is stopping"))
 	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "it is stored as revision 7, but") {
 		t.Errorf("a server that stops: %v", err)
@@ -100,7 +112,9 @@ func TestSeveralDeletionsAreWaitedForAsOneChange(t *testing.T) {
 		t.Error("what a server does not tell of one is told of both")
 	}
 	refused := &api.ProgressResponse_Proxy{State: api.ProgressResponse_Proxy_REFUSED.Enum()}
-	err := unreached(&api.ApplyResponse{Revision: 7, Progress: &api.ProgressResponse{Settled: true, Proxies: []*api.ProgressResponse_Proxy{refused}}}, 4, time.Second)
+	err := unreached(&api.ApplyResponse{
+		Revision: 7, Changes: []*api.Change{{Action: api.Change_DELETED.Enum()}}, Progress: &api.ProgressResponse{Settled: true, Proxies: []*api.ProgressResponse_Proxy{refused}},
+	}, 4, time.Second)
 	if e, ok := errors.AsType[*exitError](err); !ok || !strings.Contains(e.hint, "`signet rollback 4`") {
 		t.Errorf("%v does not say how the first of them is taken back", err)
 	}

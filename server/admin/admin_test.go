@@ -410,3 +410,31 @@ func TestAChangeThatIsWaitedForIsToldWhomItConcerns(t *testing.T) {
 		t.Errorf("a host that is gone concerns %v: %v", resp.GetEffect(), err)
 	}
 }
+
+// A9-43: whoever applied again what all had refused was told that nothing changes, and 0.
+func TestWhatIsAppliedAgainConcernsThoseThatGoOnRefusingIt(t *testing.T) {
+	d := newDesk(t)
+	req := applyOf(shop + nodeTo("/dev/stdout"))
+	req.Concerned = true
+	if _, err := d.admin.Apply(d.ctx(), req); err != nil {
+		t.Fatal(err)
+	}
+	refuses := func(name string, of *api.VirtualNodeRef) *api.ProxyStatus {
+		p := proxyIn(name, api.ProxyStatus_READY)
+		p.VirtualNode, p.Rejected = of, []*api.ResourceStatus{{TypeUrl: "x.Cluster", Name: "c", Version: "2", Message: "no"}}
+		return p
+	}
+	web := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
+	d.agents = []fleet.Status{
+		at("a", api.AgentInfo_CONNECTED, refuses("p", web), refuses("q", &api.VirtualNodeRef{Mesh: "shop", Name: "another"}), proxyIn("r", api.ProxyStatus_READY)),
+		at("b", api.AgentInfo_BANNED, refuses("s", web)),
+	}
+	resp, err := d.admin.Apply(d.ctx(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := resp.GetEffect().GetNodes()
+	if len(n) != 1 || n[0].GetNode().GetName() != "web" || len(n[0].GetResources()) != 1 || n[0].GetResources()[0].GetName() != "c" || n[0].GetResources()[0].GetAction() != "refused" {
+		t.Errorf("%v", resp)
+	}
+}

@@ -28,6 +28,9 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 			return nil, err
 		}
 	}
+	if req.GetConcerned() {
+		s.standing(resp.GetEffect(), draft.Model(), resp.GetChanges())
+	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
 	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it
 	return resp, nil

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +12,11 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/kinds"
 )
 
 const (
@@ -64,9 +67,7 @@ func (s *Server) await(ctx context.Context, wake <-chan struct{}, most time.Dura
 // progress is how it is now with the proxies of virtual nodes.
 func (s *Server) progress(nodes []*api.Effect_Node, since uint64) *api.ProgressResponse {
 	resp := &api.ProgressResponse{Settled: true}
-	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool {
-		return st.State != api.AgentInfo_CONNECTED && st.State != api.AgentInfo_AWAY // it serves nobody
-	})
+	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool { return !serves(st) })
 	for _, n := range nodes {
 		for _, st := range agents {
 			resp.Proxies = append(resp.Proxies, s.progressAt(n, st, since)...)
@@ -78,6 +79,11 @@ func (s *Server) progress(nodes []*api.Effect_Node, since uint64) *api.ProgressR
 	}
 	api.Reconcile(resp)
 	return resp
+}
+
+// serves reports whether somebody may be served by proxies of an agent.
+func serves(st fleet.Status) bool {
+	return st.State == api.AgentInfo_CONNECTED || st.State == api.AgentInfo_AWAY
 }
 
 func refOfNode(n *api.Effect_Node) proxy.Ref {
@@ -151,4 +157,44 @@ func placeless(name string) string {
 		return in + name[strings.LastIndexByte(name, '_'):]
 	}
 	return name
+}
+
+// standing adds to those whom an apply concerns the proxies that refused what it has from before:
+// whoever applies again what was refused is not told that all is well since nothing changes. That
+// is of the objects that were given, and not of what others stored.
+func (s *Server) standing(e *api.Effect, in Model, given []*api.Change) {
+	reached := map[proxy.Ref]bool{}
+	for _, c := range given {
+		k := kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()}
+		if c.GetAction() != api.Change_UNCHANGED || k.Row().Reach != kinds.Callers {
+			continue
+		}
+		for n := range in.Graph().Reaching(mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)) {
+			reached[n.Ref] = true
+		}
+	}
+	nodes := map[proxy.Ref]*api.Effect_Node{}
+	for _, n := range e.GetNodes() {
+		nodes[refOfNode(n)] = n
+	}
+	for _, st := range s.cfg.Fleet.All() {
+		for _, p := range st.Report.GetProxies() {
+			at, refused := fleet.RefOf(p), slices.Concat(p.GetRejected(), p.GetLeftOut())
+			if !reached[at] || len(refused) == 0 || !serves(st) {
+				continue
+			}
+			if nodes[at] == nil {
+				nodes[at] = &api.Effect_Node{Node: p.GetVirtualNode()}
+			}
+			for _, r := range refused {
+				if !changes(nodes[at], r) {
+					nodes[at].Resources = append(nodes[at].Resources, &api.Effect_Resource{Action: "refused", Type: r.GetTypeUrl(), Name: r.GetName()})
+				}
+			}
+		}
+	}
+	e.Nodes = nil
+	for _, at := range slices.SortedFunc(maps.Keys(nodes), proxy.Ref.Compare) {
+		e.Nodes = append(e.Nodes, nodes[at])
+	}
 }
