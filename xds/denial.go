@@ -2,6 +2,7 @@ package xds
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/proxy/answers"
 )
 
 // A native denial is one that Envoy makes by itself, since the agent was not
@@ -24,23 +26,38 @@ import (
 // (D21): an id that is random, a class, and a record by that id.
 type nativeDenial struct {
 	class  proxy.Class
-	when   string // CEL over response.code_details, the only trace of who answered
 	status uint32 // 0 keeps Envoy's
+	when   string // CEL over response.code_details, the only trace of who answered
 }
 
 var nativeDenials = []nativeDenial{
-	{class: proxy.ClassUnavailable, when: detailsAre("ext_authz_error")},
-	// The agent's answer broke the rules for mutations: an error of its policy.
-	{class: proxy.ClassError, when: detailsAre("ext_authz_invalid")},
+	newDenial(proxy.ClassUnavailable, 0),
+	newDenial(proxy.ClassError, 0),
 	// Envoy's RBAC would say 403, but the request is at fault, not who sent it.
-	{
-		class: proxy.ClassAmbiguous, status: http.StatusBadRequest,
-		when: detailsAre(ambiguousDetails, "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"),
-	},
-	{class: proxy.ClassUpgrade, when: detailsAre("upgrade_failed")},
-	{class: proxy.ClassUndeclared, when: detailsAre("route_not_found")},
-	{class: proxy.ClassMalformed, when: detailsAre("low_version", "missing_host_header", "absolute_path_rejected", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
-		" || " + detailsBegin("http1.", "http2.")},
+	newDenial(proxy.ClassAmbiguous, http.StatusBadRequest),
+	newDenial(proxy.ClassUpgrade, 0),
+	newDenial(proxy.ClassUndeclared, 0),
+	newDenial(proxy.ClassMalformed, 0), // after those of which some details begin as its own do
+}
+
+// newDenial is a denial by the details that proxy/answers has of its class.
+func newDenial(c proxy.Class, status uint32) nativeDenial {
+	var whole, begin []string
+	for _, details := range answers.Denials(c) {
+		if b, ok := strings.CutSuffix(details, "*"); ok {
+			begin = append(begin, b)
+		} else {
+			whole = append(whole, details)
+		}
+	}
+	whole = slices.DeleteFunc(whole, func(details string) bool {
+		return slices.ContainsFunc(begin, func(b string) bool { return strings.HasPrefix(details, b) })
+	})
+	d := nativeDenial{class: c, status: status, when: detailsAre(whole...)}
+	if begin != nil {
+		d.when += " || " + detailsBegin(begin...)
+	}
+	return d
 }
 
 // A proxy tells its callers what must not be sent again (decision 024): 502 where

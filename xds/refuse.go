@@ -20,12 +20,9 @@ import (
 // and is part of every Envoy build; Lua would be a second language on the
 // request path, and routes are looked at only after the authorization filter.
 
-// ambiguous is the policy of the first filter, and the class of its denials.
+// ambiguous is the policy of the first filter, and the class of its denials, which are known by
+// the policy's name in Envoy's details.
 const ambiguous = string(proxy.ClassAmbiguous)
-
-// ambiguousDetails is what Envoy says of a request that the policy of that name
-// refused: by it the local reply and the log find it.
-const ambiguousDetails = "rbac_access_denied_matched_policy[" + ambiguous + "]"
 
 // The regular expressions are RE2, matched against the whole value, after the
 // manager's own normalisation. Nothing in them comes from a mesh (A20).

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"signet.example/proxy"
 )
 
 // Kind is one thing that can be behind an answer of a proxy's own.
@@ -17,6 +19,8 @@ type Kind struct {
 	// Cure is what to do, and by which command. {from}, {to} and {host} stand for the names of
 	// the virtual nodes and of the host that was called.
 	Cure string
+	// Class is what Envoy tells its caller of a denial; "" where it tells nothing.
+	Class proxy.Class
 
 	signs []sign // of any of which it is known
 }
@@ -59,6 +63,21 @@ func first(fits func(sign) bool) Kind {
 
 // All are the kinds, in the order in which they are looked at.
 func All() []Kind { return append(slices.Clone(kinds), other) }
+
+// Denials are Envoy's details of the answers that are denials of a class, each once and sorted, or
+// their beginnings, where these end in *.
+func Denials(c proxy.Class) (details []string) {
+	for _, k := range kinds {
+		if k.Class != c {
+			continue
+		}
+		for _, s := range k.signs {
+			details = append(details, s.details...)
+		}
+	}
+	slices.Sort(details)
+	return slices.Compact(details)
+}
 
 // Named is the kind of a name.
 func Named(name string) (Kind, bool) {

@@ -59,6 +59,21 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 	}
 }
 
+// By these details Envoy is told which answers of its own are denials, and of which class.
+func TestADenialsDetailsAreThoseOfAKindOfItsClass(t *testing.T) {
+	for _, c := range []proxy.Class{proxy.ClassUnavailable, proxy.ClassError, proxy.ClassAmbiguous, proxy.ClassUpgrade, proxy.ClassUndeclared, proxy.ClassMalformed} {
+		list := answers.Denials(c)
+		if len(list) == 0 {
+			t.Errorf("%s: by no details", c)
+		}
+		for _, details := range list {
+			if k := answers.Of(answers.Line{Way: answers.Out, Details: strings.Replace(details, "*", "x", 1)}); k.Class != c {
+				t.Errorf("%s: %s is of kind %s, whose class is %q", c, details, k.Name, k.Class)
+			}
+		}
+	}
+}
+
 // An operator pastes it into a shell.
 func TestACureHasNoNameThatAShellReadsAsMore(t *testing.T) {
 	k, _ := answers.Named("undeclared")

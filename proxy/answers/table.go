@@ -1,6 +1,10 @@
 package answers
 
-import "net/http"
+import (
+	"net/http"
+
+	"signet.example/proxy"
+)
 
 // tcp is the method of a line of a connection.
 const tcp = "tcp"
@@ -16,43 +20,43 @@ var kinds = []Kind{
 		Cure:  "call http:// by the proxy, which makes the mTLS; for gRPC, and for what is not HTTP, connect to the address that `signet routes {host} --from {from}` tells",
 	},
 	{
-		Name: "ambiguous", Gets: "400, by authz 403",
-		signs: []sign{{details: []string{"rbac_access_denied_matched_policy[ambiguous]", "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"}}, {rule: "signet: ambiguous *"}},
+		Name: "ambiguous", Gets: "400, by authz 403", Class: proxy.ClassAmbiguous,
+		signs: []sign{{details: []string{"rbac_access_denied_matched_policy[" + string(proxy.ClassAmbiguous) + "]", "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"}}, {rule: "signet: ambiguous *"}},
 		Cause: "its path, host or headers can be read in two ways",
 		Cure:  "have the caller send one form: no %2F, %5C or `;` in the path, no `_` in a header's name that headersWithUnderscores of the MeshOptions do not list, one host, one length; `;` in a query passes with the annotation signet.example/unsafe: query-semicolons of the Mesh",
 	},
 	{
-		Name: "old-http", Gets: "426",
+		Name: "old-http", Gets: "426", Class: proxy.ClassMalformed,
 		signs: []sign{{details: []string{"low_version"}}},
 		Cause: "it speaks HTTP/1.0",
 		Cure:  "have the caller speak HTTP/1.1 (`proxy_http_version 1.1;` in nginx)",
 	},
 	{
-		Name: "large-headers", Gets: "431",
+		Name: "large-headers", Gets: "431", Class: proxy.ClassMalformed,
 		signs: []sign{{details: []string{"request_headers_too_large", "http1.headers_too_large", "http1.too_many_headers", "http2.too_many_headers", "http2.header_list_size_exceeded"}}},
 		Cause: "its headers are more than 60 KiB, or more than 100",
 		Cure:  "have the caller send less: cookies and tokens are what grows",
 	},
 	{
-		Name: "large-body", Gets: "413",
+		Name: "large-body", Gets: "413", Class: proxy.ClassMalformed,
 		signs: []sign{{details: []string{"request_payload_too_large"}}},
 		Cause: "its body is larger than what is kept of one while it is decided",
 		Cure:  "have the caller send less at once",
 	},
 	{
-		Name: "slow-headers", Gets: "408",
+		Name: "slow-headers", Gets: "408", Class: proxy.ClassMalformed,
 		signs: []sign{{details: []string{"request_header_timeout"}}},
 		Cause: "its headers were not there within 10 s",
 		Cure:  "look at the caller's host: it is overloaded, or loses packets",
 	},
 	{
-		Name: "malformed", Gets: "400",
+		Name: "malformed", Gets: "400", Class: proxy.ClassMalformed,
 		signs: []sign{{details: []string{"missing_host_header", "absolute_path_rejected", "http1.*", "http2.*"}}},
 		Cause: "it breaks the rules of HTTP",
 		Cure:  "mend the caller; where it does not speak HTTP at all, have the listener's portMapping say `protocol: tcp`, and `signet apply -f FILE`",
 	},
 	{
-		Name: "upgrade", Gets: "403",
+		Name: "upgrade", Gets: "403", Class: proxy.ClassUpgrade,
 		signs: []sign{{details: []string{"upgrade_failed"}}},
 		Cause: "it asks for an upgrade to a protocol that is not carried; only websocket is, and not to HTTP/2",
 		Cure:  "have the caller not ask, or let the listener's portMapping say `protocol: http` for websocket and `protocol: tcp` for others, and `signet apply -f FILE`",
@@ -60,13 +64,13 @@ var kinds = []Kind{
 
 	// Where the caller's own proxy has no way for it.
 	{
-		Name: "no-route", Gets: "404",
+		Name: "no-route", Gets: "404", Class: proxy.ClassUndeclared,
 		signs: []sign{{way: Out, details: []string{"route_not_found"}, routed: true}},
 		Cause: "no route of the service takes it",
 		Cure:  "`signet routes {host}/PATH --from {from}` says why each does not; add one to the VirtualRouter, and `signet apply -f FILE`",
 	},
 	{
-		Name: "undeclared", Gets: "404",
+		Name: "undeclared", Gets: "404", Class: proxy.ClassUndeclared,
 		signs: []sign{{details: []string{"route_not_found"}}},
 		Cause: "the virtual node has no backend of this host and port",
 		Cure:  "name the VirtualService in spec.backends of {from} and `signet apply -f FILE`, or correct the host; `signet routes {host} --from {from}` tells what the proxy knows",
@@ -92,13 +96,13 @@ var kinds = []Kind{
 		Cure:  "have the caller try again; where it stays so, `signet check` (SIG014) says why the server cannot fetch the ALBIssuer's keys",
 	},
 	{
-		Name: "undecided", Gets: "503",
+		Name: "undecided", Gets: "503", Class: proxy.ClassUnavailable,
 		signs: []sign{{details: []string{"ext_authz_error"}}, {closed: "ext_authz_error"}, {cause: "unavailable"}},
 		Cause: "the proxy got no answer from the agent about it",
 		Cure:  "`signet check` and the agent's log say why authz is not there, or slow; it is started again by itself",
 	},
 	{
-		Name: "invalid-decision", Gets: "500",
+		Name: "invalid-decision", Gets: "500", Class: proxy.ClassError,
 		signs: []sign{{details: []string{"ext_authz_invalid"}}},
 		Cause: "its policy sets headers that a policy must not set",
 		Cure:  "correct the rule's headers, commit, `signet policy sync`; docs/POLICY.md has which ones",
