@@ -20,8 +20,10 @@ type Kind struct {
 	// Reach is whose proxies a change of an object can reach.
 	Reach Reach
 	// Single is what no two objects of it have in common; nil for one of which any
-	// number goes together. There are few of a kind that has it, and they are listed.
+	// number goes together. There are few of a kind that has it.
 	Single *Single
+	// Listed: there are few of it, and a model has a list of all, which a change of one makes again.
+	Listed bool
 
 	parse  func(*manifest.Document, spiffeid.TrustDomain) (*Object, error) // of Signet's own
 	refers func(value any) []Ref                                           // nil: to nothing, or to what mesh's graph resolves

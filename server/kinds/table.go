@@ -25,7 +25,7 @@ var table = append(appMesh(), own...)
 var own = []Kind{
 	spec[identity.NodeGroupSpec, identity.NodeGroup]{
 		build: identity.NodeGroupSpec.Build,
-	}.row(Kind{Name: NodeGroup, Plural: "nodegroups", Short: "ng", Reach: Nobody}),
+	}.row(Kind{Name: NodeGroup, Plural: "nodegroups", Short: "ng", Reach: Nobody, Listed: true}),
 
 	spec[identity.EntrySpec, identity.Entry]{
 		build: identity.EntrySpec.Build, check: func(s identity.EntrySpec) error { return attestation.CheckWorkload(s.Selectors) },
@@ -52,7 +52,7 @@ var own = []Kind{
 				s.Refresh = v.Refresh.String()
 			}
 		},
-	}.row(Kind{Name: JWTIssuer, Plural: "jwtissuers", Short: "jwt", Reach: Nobody, Single: &Single{
+	}.row(Kind{Name: JWTIssuer, Plural: "jwtissuers", Short: "jwt", Reach: Nobody, Listed: true, Single: &Single{
 		Of: func(value any) string { return value.(jwt.Issuer).Issuer }, Field: "spec.issuer",
 		clash: "JWTIssuer NAME has the same issuer: a token would have two sets of keys",
 	}}),
@@ -60,12 +60,12 @@ var own = []Kind{
 	spec[jwt.ALBSpec, jwt.Issuer]{
 		build:    anywhere(jwt.ALBSpec.Build),
 		defaults: func(s *jwt.ALBSpec, v jwt.Issuer) { s.KeysURL = v.ALB.KeysURL },
-	}.row(Kind{Name: ALBIssuer, Plural: "albissuers", Short: "alb", Reach: Nobody}),
+	}.row(Kind{Name: ALBIssuer, Plural: "albissuers", Short: "alb", Reach: Nobody, Listed: true}),
 
 	spec[repo.SourceSpec, repo.Source]{
 		build: anywhere(repo.SourceSpec.Build), check: repo.SourceSpec.Check,
 		defaults: func(s *repo.SourceSpec, v repo.Source) { s.Branch, s.Poll = v.Branch, v.Poll.String() },
-	}.row(Kind{Name: PolicySource, Plural: "policysources", Short: "ps", Reach: Nobody, Single: &Single{
+	}.row(Kind{Name: PolicySource, Plural: "policysources", Short: "ps", Reach: Nobody, Listed: true, Single: &Single{
 		Of: func(any) string { return "" }, Field: "metadata.name", // one revision is served to all: two repositories have no order between them
 		clash: "PolicySource NAME is there already, and one is served at a time: delete it first, or put both sets of rules into one repository",
 	}}),

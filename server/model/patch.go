@@ -88,7 +88,7 @@ func (c *patch) change(k kinds.Key, o *kinds.Object) bool {
 		return false // it is given twice
 	}
 	c.seen[k] = true
-	c.listed = c.listed || k.Row().Single != nil || k.Kind == kinds.NodeGroup
+	c.listed = c.listed || k.Row().Listed
 	switch {
 	case o != nil && o.Resource != nil:
 		c.put = append(c.put, o.Resource)

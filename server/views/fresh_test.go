@@ -49,7 +49,7 @@ func TestWhatIsServedAfterAnyChangesIsWhatAServerServesThatStartsThen(t *testing
 		}
 	}
 	for _, way := range w.missing() {
-		t.Errorf("never: %s", way)
+		t.Errorf("never: %s (what changes is random_test.go's, and modeltest's)", way)
 	}
 	for _, way := range slices.Sorted(maps.Keys(w)) {
 		t.Logf("%6d %s", w[way], way)

@@ -40,7 +40,7 @@ func (d dice) selectors() string {
 var random = []func(dice) string{
 	func(d dice) string { return Own("NodeGroup", d.one("g", 4), d.maybe(3, "addresses: [10.0.0.0/8]")) },
 	dice.entry, dice.entry, dice.binding, dice.binding,
-	dice.issuer, dice.source,
+	dice.issuer, dice.albIssuer, dice.source,
 	func(d dice) string {
 		return Own("VirtualNodeOptions", d.node(), fmt.Sprintf("listeners: [{port: %s, circuitBreaker: {maxRequests: %d}}]", d.port(), 1+d.IntN(3)))
 	},
@@ -79,7 +79,7 @@ func Everything() string {
 			OfMesh("VirtualRouter", fmt.Sprint("r", n), fmt.Sprintf("listeners: [{portMapping: {port: 80, protocol: http}}], routes: [{name: a, httpRoute: {match: {prefix: /}, action: {weightedTargets: [{virtualNodeRef: {name: n%d}, weight: 1, port: 80}]}}}]", n))
 	}
 	d := dice{rand.New(rand.NewPCG(0, 0))} //nolint:gosec // a test is to be run again with the same
-	return all + d.issuer() + d.source() + OfMesh("BackendGroup", "k1", "virtualservices: [{name: s1}]") + OfMesh("BackendGroup", "k2", "virtualservices: [{name: s2}]")
+	return all + d.issuer() + d.albIssuer() + d.source() + OfMesh("BackendGroup", "k1", "virtualservices: [{name: s1}]") + OfMesh("BackendGroup", "k2", "virtualservices: [{name: s2}]")
 }
 
 // RandomObject is one of a few names; some of what they name is not there.
@@ -101,6 +101,10 @@ func (d dice) entry() string {
 
 func (d dice) issuer() string {
 	return Own("JWTIssuer", d.one("i", 2), `issuer: "https://`+d.pick("x", "y")+`.example", audiences: [`+d.pick("a", "b", "c")+`], jwksURL: "https://x.example/keys"`)
+}
+
+func (d dice) albIssuer() string {
+	return Own("ALBIssuer", d.one("l", 2), `issuer: "https://x.example", clients: [`+d.pick("a", "b", "c")+`], signers: ["arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"], ingress: [alb]`)
 }
 
 func (d dice) source() string {
