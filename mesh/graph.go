@@ -142,6 +142,8 @@ type Listener struct {
 	Breaker Breaker
 	// Ingress are callers without a certificate that are known by where they are.
 	Ingress []Ingress
+	// ProxyProtocol: connections are those of Ingress alone, and begin with that header.
+	ProxyProtocol bool
 }
 
 // Application is how the application behind a listener is known by TLS.

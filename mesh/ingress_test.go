@@ -35,7 +35,7 @@ spec: {listeners: [{port: 8081, ingress: [{name: alb, ranges: [10.0.1.0/24, 10.0
 apiVersion: signet.example/v1alpha1
 kind: VirtualGatewayOptions
 metadata: {name: g}
-spec: {authorization: observe, listeners: [{port: 8088, ingress: [{name: nlb, ranges: ["fd00::/64"], healthCheckPath: /up}]}]}
+spec: {authorization: observe, listeners: [{port: 8088, proxyProtocol: true, ingress: [{name: nlb, ranges: ["fd00::/64"], healthCheckPath: /up}]}]}
 `
 	g := graphtest.Graph(t, "m.yaml", []byte(text))
 	node, gateway := g.Node(proxy.Node("m", "n")), g.Node(proxy.Ref{Mesh: "m", Kind: proxy.VirtualGateway, Name: "g"})
@@ -44,7 +44,7 @@ spec: {authorization: observe, listeners: [{port: 8088, ingress: [{name: nlb, ra
 		t.Errorf("node: %s %+v", diff, node.Listeners[0].Ingress)
 	}
 	want = []mesh.Ingress{{Name: "nlb", Ranges: []netip.Prefix{netip.MustParsePrefix("fd00::/64")}, HealthCheckPath: "/up"}}
-	if diff := cmp.Diff(want, gateway.Listeners[0].Ingress, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" || !gateway.Observed {
+	if diff := cmp.Diff(want, gateway.Listeners[0].Ingress, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" || !gateway.Observed || !gateway.Listeners[0].ProxyProtocol || node.Listeners[1].ProxyProtocol {
 		t.Errorf("gateway: %s, observed %t", diff, gateway.Observed)
 	}
 }

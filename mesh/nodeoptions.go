@@ -26,6 +26,8 @@ type ListenerOptions struct {
 	CircuitBreaker *CircuitBreaker `yaml:"circuitBreaker,omitempty" json:"circuitBreaker,omitempty"`
 	// Ingress are the load balancers before the listener, and others that call in plaintext.
 	Ingress []ListenerIngress `yaml:"ingress,omitempty" json:"ingress,omitempty" check:"items=1..16"`
+	// ProxyProtocol is refused: it is for gateways.
+	ProxyProtocol bool `yaml:"proxyProtocol,omitempty" json:"proxyProtocol,omitempty"`
 }
 
 // ApplicationTLS is how a proxy knows the application behind it.
@@ -77,6 +79,9 @@ func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
 			ru.fail(path, "says nothing of the listener: want applicationTLS, circuitBreaker, ingress or several of them")
 		}
 		ru.ingress(path+".ingress", l.Ingress)
+		if l.ProxyProtocol {
+			ru.fail(path+".proxyProtocol", "is for gateways: at such a port each connection begins with a header that proxies of the mesh do not send, so that no service could call this node, and who may leave it out could as well name any address in it; put a virtual gateway behind the load balancer, or switch it off at its target group, whose connections are known by `ingress` all the same")
+		}
 		if c := l.CircuitBreaker; c != nil {
 			switch {
 			case *c == CircuitBreaker{}:
@@ -126,6 +131,9 @@ type VirtualGatewayOptionsSpec struct {
 type GatewayListenerOptions struct {
 	Port    uint32            `yaml:"port" json:"port" check:"required min=1 max=65535"`
 	Ingress []ListenerIngress `yaml:"ingress" json:"ingress" check:"required items=1..16"`
+	// ProxyProtocol has each connection begin with the header of the PROXY protocol, by which a
+	// load balancer of connections tells who its client is. Then none is taken from elsewhere.
+	ProxyProtocol bool `yaml:"proxyProtocol,omitempty" json:"proxyProtocol,omitempty"`
 }
 
 // names: what it is about has App Mesh's name.
@@ -143,6 +151,11 @@ func (s *VirtualGatewayOptionsSpec) check(ru *ruler) {
 		path := fmt.Sprintf("spec.listeners[%d]", i)
 		ru.onePort(path, l.Port, ports, i)
 		ru.ingress(path+".ingress", l.Ingress)
+		for j, in := range l.Ingress {
+			if l.ProxyProtocol && len(in.Passes) > 0 {
+				ru.fail(fmt.Sprintf("%s.ingress[%d].passes", path, j), "is given beside proxyProtocol: a load balancer of connections sets no header, its clients do")
+			}
+		}
 	}
 }
 
@@ -184,7 +197,7 @@ func optionsIn(r *Resource) *VirtualNodeOptionsSpec {
 	}
 	o := &VirtualNodeOptionsSpec{Authorization: s.Authorization}
 	for _, l := range s.Listeners {
-		o.Listeners = append(o.Listeners, ListenerOptions{Port: l.Port, Ingress: l.Ingress})
+		o.Listeners = append(o.Listeners, ListenerOptions{Port: l.Port, Ingress: l.Ingress, ProxyProtocol: l.ProxyProtocol})
 	}
 	return o
 }
@@ -224,7 +237,7 @@ func (b *builder) apply(r *Resource, n *VirtualNode) {
 		if c := of.CircuitBreaker; c != nil {
 			n.Listeners[i].Breaker = c.resolve()
 		}
-		n.Listeners[i].Ingress = resolveIngress(of.Ingress)
+		n.Listeners[i].Ingress, n.Listeners[i].ProxyProtocol = resolveIngress(of.Ingress), of.ProxyProtocol
 	}
 }
 

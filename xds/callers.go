@@ -23,8 +23,8 @@ const (
 type callers struct {
 	says    string // a value of [proxy.CallersKey]; "" for nothing
 	ingress *mesh.Ingress
-	// strangers call where an ingress is declared, and are none: nothing is theirs to say
-	// of a caller before them.
+	// strangers call where an ingress is declared, and are none, or speak through one: nothing is
+	// theirs to say of a caller before them.
 	strangers bool
 }
 
@@ -35,8 +35,14 @@ func byCertificate(l mesh.Listener) callers {
 	return callers{}
 }
 
-func atIngress(in mesh.Ingress) callers {
-	return callers{says: proxy.IngressCallers(in.Name), ingress: &in}
+// atIngress: what a load balancer of connections carries its clients said, and it says who they
+// are before the first byte of theirs.
+func atIngress(l mesh.Listener, in mesh.Ingress) callers {
+	c := callers{says: proxy.IngressCallers(in.Name)}
+	if c.strangers = l.ProxyProtocol; !l.ProxyProtocol {
+		c.ingress = &in
+	}
+	return c
 }
 
 func strangers(l mesh.Listener) callers {

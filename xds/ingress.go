@@ -5,6 +5,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -16,9 +17,10 @@ import (
 )
 
 const (
-	hcmFilter    = "envoy.filters.network.http_connection_manager"
-	tlsInspector = "envoy.filters.listener.tls_inspector"
-	rawBuffer    = "raw_buffer" // Envoy's name of what is not TLS
+	hcmFilter     = "envoy.filters.network.http_connection_manager"
+	tlsInspector  = "envoy.filters.listener.tls_inspector"
+	proxyProtocol = "envoy.filters.listener.proxy_protocol"
+	rawBuffer     = "raw_buffer" // Envoy's name of what is not TLS
 
 	// bufferLimit is how much of one connection a proxy holds in memory.
 	bufferLimit = 256 << 10
@@ -56,12 +58,25 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		// The inspector is there in every mode, so that a change of mode changes
 		// filter chains only and Envoy drains only those (R10).
-		ListenerFilters:               b.inspected(),
+		ListenerFilters:               append(b.announced(l), b.inspected()...),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		AccessLog:                     b.connectionLogs(answers.In),
 		FilterChains:                  b.chains(statPrefix, l),
 	}
+}
+
+// announced has each connection say for whom it is, before anything else. Whose word that is
+// chains decide, by the connection's own peer (docs/decisions/091): of one that may leave the
+// header out, anybody could name any address.
+func (b *builder) announced(l mesh.Listener) []*listenerv3.ListenerFilter {
+	if !l.ProxyProtocol {
+		return nil
+	}
+	return []*listenerv3.ListenerFilter{{
+		Name:       proxyProtocol,
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&proxyprotocolv3.ProxyProtocol{})},
+	}}
 }
 
 // inspected has a connection wait for its first bytes before it has a filter chain.
@@ -94,13 +109,20 @@ func (b *builder) chains(statPrefix string, l mesh.Listener) []*listenerv3.Filte
 		}
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
+		if l.ProxyProtocol {
+			for _, in := range l.Ingress {
+				from(tls, in)
+			}
+		}
 		chains = append(chains, tls)
 	}
 	if mode != mesh.TLSStrict {
 		if len(l.Ingress) > 0 {
 			chains, behind = append(chains, b.ingressChains(statPrefix, l, rawBuffer)...), b.behind(statPrefix, l, strangers(l))
 		}
-		chains = append(chains, chain("plaintext", rawBuffer, behind...))
+		if !l.ProxyProtocol {
+			chains = append(chains, chain("plaintext", rawBuffer, behind...))
+		}
 	}
 	return chains
 }
@@ -109,15 +131,20 @@ func (b *builder) chains(statPrefix string, l mesh.Listener) []*listenerv3.Filte
 func (b *builder) ingressChains(statPrefix string, l mesh.Listener, transport string) []*listenerv3.FilterChain {
 	var chains []*listenerv3.FilterChain
 	for _, in := range l.Ingress {
-		c := chain("ingress-"+in.Name, transport, b.behind(statPrefix, l, atIngress(in))...)
-		for _, r := range in.Ranges {
-			// The connection's own peer: nothing that a caller sends has to do with it.
-			c.FilterChainMatch.DirectSourcePrefixRanges = append(c.FilterChainMatch.DirectSourcePrefixRanges,
-				&corev3.CidrRange{AddressPrefix: r.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(r.Bits()))}) //nolint:gosec // at most 128
-		}
+		c := chain("ingress-"+in.Name, transport, b.behind(statPrefix, l, atIngress(l, in))...)
+		from(c, in)
 		chains = append(chains, c)
 	}
 	return chains
+}
+
+// from has a chain take connections of an ingress, by their own peer: nothing that a caller
+// sends has to do with it.
+func from(c *listenerv3.FilterChain, in mesh.Ingress) {
+	for _, r := range in.Ranges {
+		c.FilterChainMatch.DirectSourcePrefixRanges = append(c.FilterChainMatch.DirectSourcePrefixRanges,
+			&corev3.CidrRange{AddressPrefix: r.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(r.Bits()))}) //nolint:gosec // at most 128
+	}
 }
 
 // behind are the filters of an inbound listener for callers of a kind.

@@ -174,6 +174,7 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 	if m.GetFilterChainMatcher() != nil || m.GetApiListener() != nil {
 		c.say(path, "listener %s: a way in that is not checked", m.GetName())
 	}
+	c.announced(path, m, chains)
 	if m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
 		c.outbound(path, m.GetName(), chains)
 		if at := m.GetAddress().GetPipe(); at != nil && at.GetMode() != 0o600 && at.GetMode() != 0o660 {

@@ -15,6 +15,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -389,6 +390,37 @@ func TestAnIngressIsBelievedInItsOwnChainAlone(t *testing.T) {
 		chains := m.(*listenerv3.Listener).FilterChains
 		breaks(chains[slices.IndexFunc(chains, func(c *listenerv3.FilterChain) bool { return c.Name == "ingress-alb" })])
 		v := invariants.Check([]proto.Message{m})
+		if want == "" && len(v) > 0 || !strings.Contains(strings.Join(v, "\n"), want) {
+			t.Errorf("want %q, found %q", want, v)
+		}
+	}
+}
+
+func TestWhoAConnectionIsForIsSaidByALoadBalancerAlone(t *testing.T) {
+	c := xdstest.Load(t, "../../xds/testdata/announced")
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lax anypb.Any
+	if err := lax.MarshalFrom(&proxyprotocolv3.ProxyProtocol{AllowRequestsWithoutProxyProtocol: true}); err != nil {
+		t.Fatal(err)
+	}
+	for want, breaks := range map[string]func(*listenerv3.Listener){
+		"": func(*listenerv3.Listener) {},
+		"anybody may say for whom": func(l *listenerv3.Listener) {
+			l.FilterChains[0].FilterChainMatch.DirectSourcePrefixRanges = nil
+		},
+		"a connection may leave out for whom": func(l *listenerv3.Listener) {
+			l.ListenerFilters[0].ConfigType = &listenerv3.ListenerFilter_TypedConfig{TypedConfig: &lax}
+		},
+	} {
+		m, err := invariants.Decode(set.Get(ads.ListenerType, "lds_ingress_127.0.0.2_8080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		breaks(m.(*listenerv3.Listener))
+		v := invariants.CheckGateway([]proto.Message{m})
 		if want == "" && len(v) > 0 || !strings.Contains(strings.Join(v, "\n"), want) {
 			t.Errorf("want %q, found %q", want, v)
 		}

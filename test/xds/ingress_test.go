@@ -154,3 +154,92 @@ func TestAGatewayAnswersItsLoadBalancer(t *testing.T) {
 		t.Errorf("%d, the service saw %v", code, seen)
 	}
 }
+
+// proxyV2 is the header of the PROXY protocol, version 2, of a client of IPv4; without one it
+// is the load balancer's own connection.
+func proxyV2(client string) string {
+	header := "\r\n\r\n\x00\r\nQUIT\n"
+	if client == "" {
+		return header + "\x20\x00\x00\x00"
+	}
+	a, here := netip.MustParseAddr(client).As4(), [4]byte{10, 0, 0, 1}
+	return header + "\x21\x11\x00\x0c" + string(a[:]) + string(here[:]) + "\x30\x39\x01\xbb"
+}
+
+// Before the first byte of a client a load balancer of connections says who it is. That is
+// believed of no other, and it is nobody's name.
+func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T) {
+	nlb, stranger := loopback(), loopback()
+	announced := func(port string) string {
+		return "{port: " + port + ", proxyProtocol: true, ingress: [{name: nlb, ranges: [" + nlb + "], healthCheckPath: /up}]}"
+	}
+	mesh := edgeTLS + "---\napiVersion: signet.example/v1alpha1\nkind: VirtualGatewayOptions\nmetadata: {name: edge}\nspec: {listeners: [" + announced("PORT") + ", " + announced("1444") + "]}\n"
+	seen := make(chan http.Header, 16)
+	serve := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header })
+	c := startCaller(t, mesh, []string{"s"}, callee{"n", plain("http"), serve})
+	p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+	_, edge := p.cases(t, mesh)
+	startProxy(t, edge, p.pki)
+	at := net.JoinHostPort(p.at, strconv.FormatUint(uint64(c.port), 10))
+	const request = "GET /x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-Ip: 198.51.100.1\r\nConnection: close\r\n\r\n"
+	for what, one := range map[string]struct{ header, client string }{
+		"version 1": {"PROXY TCP4 203.0.113.9 10.0.0.1 12345 443\r\n", "203.0.113.9"},
+		"version 2": {proxyV2("203.0.113.10"), "203.0.113.10"},
+		"its own":   {proxyV2(""), nlb},
+		"as if it were an ingress, by what it says": {proxyV2(nlb), nlb},
+	} {
+		if code := corpus.Status(rawFrom(t, nlb, at, one.header+request)); code != http.StatusOK || len(seen) != 1 {
+			t.Errorf("%s: %d, the service saw %d", what, code, len(seen))
+			continue
+		}
+		// What its client wrote of a client is gone.
+		if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), one.client) || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") || h.Get("X-Forwarded-Proto") != "http" || h.Get("X-Real-Ip") != "" {
+			t.Errorf("%s: the service saw %v", what, h)
+		}
+		if told := c.stub.told.Get(proxy.CallersKey); !slices.Equal(told, []string{"ingress/nlb"}) || c.stub.lastCheck().GetSource().GetPrincipal() != "" {
+			t.Errorf("%s: the agent is told of %v", what, told)
+		}
+	}
+	if code := corpus.Status(rawFrom(t, nlb, at, proxyV2("203.0.113.9")+"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); code != http.StatusOK || len(seen) > 0 {
+		t.Errorf("its health check: %d", code)
+	}
+	// Nobody else is answered, whatever he says that he is, and the load balancer not without it.
+	for what, one := range map[string]struct{ from, text string }{
+		"a stranger":                    {stranger, request},
+		"one who says it is for others": {stranger, proxyV2("203.0.113.9") + request},
+		"one who says he is of it":      {stranger, proxyV2(nlb) + request},
+		"the same in version 1":         {stranger, "PROXY TCP4 " + nlb + " 10.0.0.1 12345 443\r\n" + request},
+		"its connection without it":     {nlb, request},
+	} {
+		if r := rawFrom(t, one.from, at, one.text); r != nil || len(seen) > 0 {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+
+	// A client behind it who has a certificate is who that says.
+	secure := func(from, header string) (*http.Response, error) {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+		conn, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(p.at, "1444"))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = conn.Close() }() // one request
+		if _, err := conn.Write([]byte(header)); err != nil {
+			return nil, err
+		}
+		over := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*p.pki.svid(t, "spiffe://test.example/shop/front")}}) //nolint:gosec // whom it calls is not the question
+		if err := over.HandshakeContext(t.Context()); err != nil {
+			return nil, err
+		}
+		return corpus.HTTP1(t, over, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), nil
+	}
+	if r, err := secure(nlb, proxyV2("203.0.113.11")); err != nil || corpus.Status(r) != http.StatusOK || len(seen) != 1 {
+		t.Fatalf("by mTLS: %v, %v", r, err)
+	}
+	if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), "203.0.113.11") || c.stub.lastCheck().GetSource().GetPrincipal() != "spiffe://test.example/shop/front" || len(c.stub.told.Get(proxy.CallersKey)) > 0 {
+		t.Errorf("by mTLS: %v, %v", h, c.stub.told)
+	}
+	if r, err := secure(stranger, proxyV2(nlb)); err == nil {
+		t.Errorf("from elsewhere by mTLS: %v", r)
+	}
+}
