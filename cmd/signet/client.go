@@ -64,8 +64,8 @@ var otherSockets = map[string]string{
 }
 
 // wrongSocket names what was called where a call failed since --socket is not an admin socket:
-// gRPC alone says only that something is not known, or that nobody answered. client
-// is nil where nothing could be called.
+// gRPC alone says only that something is not known, or that nobody answered. A server of a
+// release that does not have the call is named as that. client is nil where nothing could be called.
 func wrongSocket(ctx context.Context, socket string, client api.AdminClient, err error) error {
 	if err == nil {
 		return nil
@@ -85,6 +85,8 @@ func wrongSocket(ctx context.Context, socket string, client api.AdminClient, err
 		what = "a socket that speaks HTTP/1.1, as Envoy's own admin interface does"
 	case status.Code(err) == codes.Unimplemented && !isAdmin(ctx, client):
 		what = "a socket of another program"
+	case status.Code(err) == codes.Unimplemented:
+		return hinted(fmt.Errorf("the server is of a release before this command's, and does not have what it asks for: %w", err), "upgrade the server")
 	default:
 		return err
 	}

@@ -72,7 +72,8 @@ func TestASocketThatIsNotAServersIsNamedForWhatItIs(t *testing.T) {
 			t.Errorf("want %s: %v", want, err)
 		}
 	}
-	if err := call(oldSocket); status.Code(err) != codes.Unimplemented {
-		t.Errorf("a server that lacks a call: %v", err)
+	err := call(oldSocket)
+	if f := failureOf("signet", err); status.Code(err) != codes.Unimplemented || f.Hint != "upgrade the server" || f.ExitCode != exitFailed {
+		t.Errorf("a server that lacks a call: %+v", f)
 	}
 }
