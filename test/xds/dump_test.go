@@ -1,12 +1,10 @@
 package xdstest_test
 
 import (
-	"fmt"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -26,26 +24,6 @@ var nodeID = regexp.MustCompile(`"id": "mesh/[^"]+"`)
 // have must be a finding; how many objects are incomplete because of that is returned.
 func comesBack(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) int {
 	t.Helper()
-	// What Envoy has acknowledged it shows a moment later, while it makes clusters of one
-	// mesh into those of another that have the same names.
-	for until := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		lost, differs := dumped(t, envoy, of)
-		if len(differs) == 0 {
-			return lost
-		}
-		if time.Now().After(until) {
-			for _, d := range differs {
-				t.Error(d)
-			}
-			return lost
-		}
-	}
-}
-
-// dumped is how many objects are incomplete in one dump, and what of it is not as it was.
-func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, differs []string) {
-	t.Helper()
-	differ := func(format string, args ...any) { differs = append(differs, fmt.Sprintf(format, args...)) }
 	dump := nodeID.ReplaceAll(envoy.ConfigDump(t), []byte(`"id": "`+of.Ref().String()+`"`)) // one Envoy is many proxies here
 	report := importer.Read([]dialect.File{{Name: "dump.json", Content: dump}}, importer.Options{})
 	text, findings := new(strings.Builder), new(strings.Builder)
@@ -58,9 +36,9 @@ func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, di
 	if !report.Done() {
 		why := findings.String()
 		if !strings.Contains(why, "a route answers by itself") {
-			differ("%s %s: %s", of.Name, of.Node, why)
+			t.Errorf("%s %s: %s", of.Name, of.Node, why)
 		}
-		return 1, differs
+		return 1
 	}
 	back := of
 	back.Input.Graph = graphtest.Graph(t, "dump.yaml", []byte(text.String()))
@@ -69,16 +47,16 @@ func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, di
 	}
 	want := routesOf(t, of, "rds_egress")
 	if got := routesOf(t, back, "rds_egress"); !proto.Equal(got, want) {
-		differ("%s %s: translated again it is\n%s\nwas\n%s\nby\n%s", of.Name, of.Node, prototext.Format(got), prototext.Format(want), text)
+		t.Errorf("%s %s: translated again it is\n%s\nwas\n%s\nby\n%s", of.Name, of.Node, prototext.Format(got), prototext.Format(want), text)
 	}
 	for _, n := range back.Input.Graph.Nodes(of.Mesh) {
 		was := of.Input.Graph.Node(n.Ref)
 		if was == nil {
-			differ("%s: there was no %s", of.Name, n.Ref)
+			t.Errorf("%s: there was no %s", of.Name, n.Ref)
 			continue
 		}
 		if n.DNS != nil && (was.DNS == nil || strings.TrimSuffix(was.DNS.Hostname, ".") != n.DNS.Hostname || was.DNS.ResponseType != n.DNS.ResponseType) {
-			differ("%s: %s is found by %+v, was by %+v", of.Name, n.Ref, n.DNS, was.DNS)
+			t.Errorf("%s: %s is found by %+v, was by %+v", of.Name, n.Ref, n.DNS, was.DNS)
 		}
 		if n.Ref == of.Ref() {
 			continue // its own listeners are called by others
@@ -86,10 +64,10 @@ func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, di
 		for _, l := range n.Listeners {
 			for _, o := range was.Listeners {
 				if l.Port == o.Port && (l.Protocol != o.Protocol || !reflect.DeepEqual(l.Probe, o.Probe) || !reflect.DeepEqual(l.Outliers, o.Outliers)) {
-					differ("%s: port %d of %s is %+v, was %+v", of.Name, l.Port, n.Ref, l, o)
+					t.Errorf("%s: port %d of %s is %+v, was %+v", of.Name, l.Port, n.Ref, l, o)
 				}
 			}
 		}
 	}
-	return 0, differs
+	return 0
 }

@@ -93,7 +93,10 @@ func (p *running) publish(c xdstest.Case, pki *pki) {
 	p.view.Publish(full)
 }
 
-// settle waits until Envoy has acknowledged every resource that it asked for.
+// settle waits until Envoy has acknowledged every resource that it asked for, and that those of
+// the view before are gone, which it is told last: of 200 views it had not answered that 178 times
+// when all else was acknowledged, and one dump of theirs had a cluster of the view before, for
+// 0.6 s. What it has acknowledged each of them showed at once.
 func (p *running) settle() {
 	p.t.Helper()
 	var waiting string
@@ -111,6 +114,15 @@ func (p *running) settle() {
 			for _, r := range set.Type(typeURL) {
 				if version, n, _ := p.view.Acked(typeURL, r.Name); version != r.Version || n == 0 {
 					waiting = r.Name
+					return false
+				}
+			}
+		}
+		for _, typeURL := range []string{ads.ClusterType, ads.ListenerType} {
+			held, _ := p.view.Holding(typeURL) // of a client that has answered nothing, above says so
+			for _, r := range held {
+				if set.Get(typeURL, r.Name) == nil {
+					waiting = "the end of " + r.Name
 					return false
 				}
 			}
