@@ -42,6 +42,8 @@ type Config struct {
 	// Trust is a file with the trust domain's root, in PEM: whom a host believes that
 	// joins without a token. A token brings the root's pin with it, and must agree.
 	Trust string `yaml:"trust"`
+	// TrustPEM is the same as text, where there are no files.
+	TrustPEM string `yaml:"trust_pem"`
 	// DataDir holds what this host is known by after a restart: its host key, agent
 	// id and root set. No other host may have a copy. Default /var/lib/signet-agent
 	// for root, else signet-agent under XDG_STATE_HOME or ~/.local/state.
@@ -64,6 +66,9 @@ type Config struct {
 	// DrainRequests is how long, after that, it may take to answer what is in flight.
 	// Default 15s, App Mesh's default timeout of a request.
 	DrainRequests time.Duration `yaml:"drain_requests"`
+	// StopTimeout is when a task's containers are killed that were told to stop. Default 30s,
+	// in a task.
+	StopTimeout time.Duration `yaml:"stop_timeout"`
 	// Authz is about the process that decides.
 	Authz AuthzOptions `yaml:"authz"`
 	// RefuseLegacyPeers has the agent serve nobody on a kernel before 6.5, which
@@ -102,7 +107,8 @@ type AuthzOptions struct {
 
 // Proxy is one Envoy that the agent runs for a virtual node or gateway.
 type Proxy struct {
-	// Name is the proxy's own; a Binding knows it by the selector signet:proxy:<name>.
+	// Name is the proxy's own; a Binding knows it by the selector signet:proxy:<name>. In a
+	// task by default the name of its virtual node or gateway.
 	Name        string `yaml:"name"`
 	Mesh        string `yaml:"mesh"`
 	VirtualNode string `yaml:"virtual_node"`
@@ -158,12 +164,16 @@ func (c Config) withDefaults() Config {
 	c.DataDir = cmp.Or(c.DataDir, c.Mode.dataDir())
 	c.SocketDir = cmp.Or(c.SocketDir, defaultSocketDir)
 	c.Envoy = cmp.Or(c.Envoy, "envoy")
+	c = c.withStop()
 	c.DrainTime = cmp.Or(c.DrainTime, defaultDrain)
 	c.DrainRequests = cmp.Or(c.DrainRequests, defaultRequests)
-	c.Authz.MemoryLimit = cmp.Or(c.Authz.MemoryLimit, defaultAuthzMiB)
+	c.Authz.MemoryLimit = cmp.Or(c.Authz.MemoryLimit, c.Mode.authzMiB())
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
 		p.User = cmp.Or(p.User, c.ProxyUser)
+		if c.Mode.task() {
+			p.Name = cmp.Or(p.Name, p.VirtualNode, p.VirtualGateway)
+		}
 		if p.VirtualGateway == "" {
 			p.App = cmp.Or(p.App, "127.0.0.1")
 		}
@@ -237,6 +247,7 @@ func (c Config) Validate() error {
 	if c.DrainRequests < 0 {
 		refuse("drain_requests", "is negative")
 	}
+	c.validateStop(refuse)
 	if c.Authz.MemoryLimit < 32 {
 		refuse("authz.memory_limit", "want at least 32 (MiB), got %d", c.Authz.MemoryLimit)
 	}
@@ -281,16 +292,18 @@ func (c Config) Validate() error {
 
 // ways are by what the host is to join.
 func (c Config) ways() join.Ways {
-	return join.Ways{TokenFile: c.TokenFile, Own: c.Join, Trust: c.Trust}
+	return join.Ways{TokenFile: c.TokenFile, Own: c.Join, Trust: c.Trust, TrustPEM: c.TrustPEM}
 }
 
 // validateJoin checks by what the host is to join.
 func (c Config) validateJoin(refuse, lacks func(key, format string, args ...any)) {
 	switch own := c.Join.Given(); {
+	case c.Trust != "" && c.TrustPEM != "":
+		refuse("trust_pem", "is given beside trust: leave one of them out")
 	case own == "":
 	case c.TokenFile != "":
 		refuse("join."+own, "is given beside token_file: leave one of them out")
-	case c.Trust == "":
+	case c.Trust == "" && c.TrustPEM == "":
 		lacks("trust", "is missing: it names the file with the trust domain's root, which a host that joins without a token has from nowhere else")
 	}
 }

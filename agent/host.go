@@ -31,6 +31,8 @@ type host struct {
 	data    *join.Dir
 	sockets *sockets
 	metrics net.Listener
+	// stop is where a task is told to stop; nil on a host.
+	stop net.Listener
 	// applications are who was remembered to stand behind the proxies.
 	applications wayout.Known
 	// peerMode is how this kernel lets peers be attested.
@@ -63,6 +65,9 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	}
 	if h.metrics, err = listenMetrics(ctx, cfg); err != nil {
 		errs = append(errs, err)
+	}
+	if h.stop, err = listenStop(ctx, cfg); err != nil {
+		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
 	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
 }
@@ -117,6 +122,9 @@ func (h *host) close() {
 	}
 	if h.metrics != nil {
 		_ = h.metrics.Close() // closed already where it was served
+	}
+	if h.stop != nil {
+		_ = h.stop.Close() // likewise
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
+	"signet.example/agent/local"
 	"signet.example/agent/svids"
 	"signet.example/agent/wayout"
 	"signet.example/internal/scrape"
@@ -90,16 +91,19 @@ func (m *metrics) streams(socket string, open func() int) {
 // health reports what is wrong; nil is well.
 type health func() error
 
-// serveHTTP serves /metrics and /healthz on l until ctx ends.
-func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health, log *slog.Logger) error {
+func (h health) serve(w http.ResponseWriter, _ *http.Request) {
+	if err := h(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = fmt.Fprintln(w, "ok") // the client's loss
+}
+
+// serveHTTP serves /metrics, /healthz and /readyz on l until ctx ends.
+func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well, ready health, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := well(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = fmt.Fprintln(w, "ok") // the client's loss
-	})
+	mux.HandleFunc("GET /healthz", well.serve)
+	mux.HandleFunc("GET "+local.ReadyPath, ready.serve)
 	return scrape.Serve(ctx, l, mux, log)
 }

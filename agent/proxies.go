@@ -45,6 +45,12 @@ func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 	return given
 }
 
+// listens reports whether the application behind a proxy is there.
+func (a *agent) listens(p envoy.Proxy) bool {
+	v := a.relay.ViewOf(p.Name)
+	return v != nil && !p.Ref.Gateway() && a.wayOut.Listens(p.Ref, v.Shape(), v.BoundAs())
+}
+
 // checkProxy looks at the folders that an operator may have changed since the start.
 func checkProxy(p envoy.Proxy) error {
 	if err := wayout.CheckEgress(p.Shape.Egress, p.UID()); err != nil {

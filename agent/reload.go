@@ -15,7 +15,7 @@ import (
 // reloadable are the keys that may differ in a configuration that is read again.
 // A key that is not here needs a restart: so does each new one, until somebody
 // has thought about it.
-var reloadable = []string{"proxies", "proxy_user", "log_level", "token_file", "join", "trust"}
+var reloadable = []string{"proxies", "proxy_user", "log_level", "token_file", "join", "trust", "trust_pem"}
 
 // reload puts the proxies of another configuration into force, or refuses all of
 // it. It is called by one goroutine at a time, and returns before those that are

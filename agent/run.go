@@ -20,6 +20,7 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/join"
 	"signet.example/agent/limits"
+	"signet.example/agent/local"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -166,7 +167,8 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Task: cfg.Mode.task(), Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
 	})
 	a.supervisor = envoy.New(envoy.Config{
-		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests, XDSSocket: socks.path(xdsSocket),
+		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests,
+		Heap: cfg.Mode.heap(), Outlive: cfg.outlive(), Applications: a.listens, AccessLogs: cfg.Mode.accessLogs(), XDSSocket: socks.path(xdsSocket),
 		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Changed: change, Metrics: m.envoys, Log: log,
 	})
@@ -234,10 +236,13 @@ func (a *agent) run(ctx context.Context) error {
 			return serve(behind)
 		})
 	}
-	where := addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
+	where := local.Addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()
-		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.log) })
+		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.ready, a.log) })
+	}
+	if l := a.host.stop; l != nil {
+		g.Go(func() error { return a.serveStop(under, l, shutOut) })
 	}
 	first := proxiesOf(a.cfg.Proxies, a.given) // before a reload changes them
 	g.Go(func() error {
@@ -255,11 +260,11 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	if err := where.write(a.cfg.SocketDir); err != nil {
+	if err := writeAddresses(a.cfg.SocketDir, where); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
-	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
+	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, local.AddressesFile)) }() // best effort: its reader finds no process
 	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", where.Metrics))
 	if err := g.Wait(); err != nil {
 		return err
@@ -278,6 +283,23 @@ func (a *agent) health() error {
 	}
 	if a.link.state.Load() == nil {
 		return resources.ErrNone
+	}
+	return nil
+}
+
+// ready is nil when each proxy of the configuration serves, with its identity.
+func (a *agent) ready() error {
+	if err := a.health(); err != nil {
+		return err
+	}
+	waiting, all := 0, a.supervisor.Status()
+	for _, s := range all {
+		if s.State != api.ProxyStatus_READY {
+			waiting++
+		}
+	}
+	if waiting > 0 || len(all) == 0 && len(a.cfg.Proxies) > 0 {
+		return fmt.Errorf("%d of %d proxies are not ready: the agent's log and `signet proxies` say why", waiting, len(a.cfg.Proxies))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"signet.example/agent/local"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
@@ -82,20 +83,11 @@ func (s *sockets) close() {
 	}
 }
 
-// addresses is what addresses.json in the socket directory tells.
-type addresses struct {
-	Metrics string `json:"metrics,omitempty"` // none where they are off
-	// The sockets, by what they serve.
-	XDS      string `json:"xds"`
-	Workload string `json:"workload"`
-	Authz    string `json:"authz"`
-}
-
-// write puts the file there whole or not at all.
-func (a addresses) write(dir string) error {
+// writeAddresses puts the file there whole or not at all.
+func writeAddresses(dir string, a local.Addresses) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
-	return durable.WriteFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
+	return durable.WriteFile(filepath.Join(dir, local.AddressesFile), append(b, '\n'), 0o644)
 }

@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"signet.example/agent/envoy"
 	"signet.example/agent/resources"
@@ -46,6 +49,76 @@ func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
 	case m.task() && c.RefuseLegacyPeers:
 		refuse("refuse_legacy_peers", "is for mode: host: in a task no peer is held by its process")
 	}
+}
+
+const (
+	defaultStop = 30 * time.Second // that of ECS
+	// stopMargin is left of stop_timeout when the last proxy has ended, for the agent's own end.
+	stopMargin = 2 * time.Second
+)
+
+// What the parts of a task may have in memory, where a host's have more: tasks have from 512 MiB
+// on, most of it for the application.
+const (
+	taskAuthzMiB = 96
+	taskHeap     = 256 << 20
+)
+
+// heap is what a proxy may have in memory; 0 for the default of a host's.
+func (m Mode) heap() uint64 {
+	if m.task() {
+		return taskHeap
+	}
+	return 0
+}
+
+// authzMiB is the default of authz.memory_limit.
+func (m Mode) authzMiB() int64 {
+	if m.task() {
+		return taskAuthzMiB
+	}
+	return defaultAuthzMiB
+}
+
+// withStop fills what a task's end may take.
+func (c Config) withStop() Config {
+	if c.Mode.task() {
+		c.StopTimeout = cmp.Or(c.StopTimeout, defaultStop)
+		left := c.StopTimeout - stopMargin - envoy.Grace - 2*cmp.Or(c.DrainTime, defaultDrain)
+		c.DrainRequests = cmp.Or(c.DrainRequests, max(0, min(defaultRequests, left)))
+	}
+	return c
+}
+
+func (c Config) validateStop(refuse func(key, format string, args ...any)) {
+	if need := 2*c.DrainTime + c.DrainRequests + envoy.Grace + stopMargin; c.Mode.task() && need > c.StopTimeout {
+		refuse("stop_timeout", "%s is less than the %s that a proxy may take to end: twice drain_time (%s), drain_requests (%s) and %s", c.StopTimeout, need, c.DrainTime, c.DrainRequests, envoy.Grace+stopMargin)
+	}
+	if !c.Mode.task() && c.StopTimeout != 0 {
+		refuse("stop_timeout", "is for mode: task: on a host the unit's TimeoutStopSec is longer than what drain_time and drain_requests say")
+	}
+}
+
+// KillAfter is when an agent of a task that was told to stop is killed.
+func (c Config) KillAfter() time.Duration {
+	return c.withDefaults().StopTimeout - stopMargin/2
+}
+
+// outlive is how long after it was told to stop a proxy goes on for its application.
+func (c Config) outlive() time.Duration {
+	if !c.Mode.task() {
+		return 0
+	}
+	return c.StopTimeout - stopMargin - envoy.Grace
+}
+
+// accessLogs is where access logs on a proxy's standard output go: in a task as they are to
+// its own, where whoever ran App Mesh has them.
+func (m Mode) accessLogs() io.Writer {
+	if m.task() {
+		return os.Stdout
+	}
+	return nil
 }
 
 // check is what an entry may ask of processes here.

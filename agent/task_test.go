@@ -1,12 +1,16 @@
 package agent_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"signet.example/agent"
+	"signet.example/agent/local"
 	"signet.example/api"
 )
 
@@ -69,5 +73,51 @@ func TestAModeThatThereIsNotAndKeysOfTheOtherAreRefused(t *testing.T) {
 	task := agent.Config{Server: "mesh:8443", Mode: agent.ModeTask, Proxies: []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web"}}}
 	if err := task.Validate(); err != nil {
 		t.Errorf("a task without bind: %v", err)
+	}
+}
+
+func TestATaskIsToldToStopByItsSocketAndSaysWhenItsCallersHaveGone(t *testing.T) {
+	r := newRig(t, nil, inTask(t))
+	if err := local.AwaitReady(t.Context(), r.dir); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := local.Stop(ctx, r.dir); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-r.done:
+		if err != nil {
+			t.Error(err)
+		}
+		r.done <- nil // for its cleanup
+	case <-ctx.Done():
+		t.Error("it goes on")
+	}
+	if err := local.Stop(ctx, r.dir); !errors.Is(err, local.ErrNotRunning) {
+		t.Errorf("told again: %v", err)
+	}
+}
+
+func TestAnAgentOfAHostIsToldToStopByNobodysSocket(t *testing.T) {
+	r := newRig(t, nil)
+	if err := local.Stop(t.Context(), r.dir); !errors.Is(err, local.ErrNotRunning) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnAgentWhoseProxiesDoNotServeIsNotReady(t *testing.T) {
+	r := newRig(t, nil, inTask(t), func(c *agent.Config) {
+		c.Envoy, c.ProxyUser = "/bin/true", "root"
+		c.Proxies = []agent.Proxy{{Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2"}}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := local.AwaitReady(ctx, r.dir); err == nil || !strings.Contains(err.Error(), "1 of 1 proxies are not ready") {
+		t.Errorf("%v", err)
+	}
+	if err := local.AwaitReady(ctx, t.TempDir()); !errors.Is(err, local.ErrNotRunning) {
+		t.Errorf("no agent: %v", err)
 	}
 }

@@ -125,22 +125,38 @@ type flight struct{ requests, connections int }
 // application. Those are counted behind it: Envoy has no number of them before.
 func (a *admin) inFlight(ctx context.Context) (flight, error) {
 	const requests, connections = `http\..*\.downstream_rq_active`, `cluster\.cds_ingress_.*_tcp_[0-9]+\.upstream_cx_active`
-	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape("^("+requests+"|"+connections+")$"))
-	if err != nil {
-		return flight{}, err
-	}
 	var open flight
-	for line := range strings.Lines(string(body)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
-		n, err := strconv.Atoi(value)
+	err := a.gauges(ctx, requests+"|"+connections, func(name string, n int) {
 		switch {
-		case !ok || err != nil:
-			return flight{}, fmt.Errorf("envoy /stats: not a gauge: %.100q", line)
 		case strings.HasPrefix(name, "cluster."):
 			open.connections += n
 		case !strings.HasPrefix(name, "http.admin."):
 			open.requests += n
 		}
+	})
+	return open, err
+}
+
+// callingOut is how many connections the application has to the way out.
+func (a *admin) callingOut(ctx context.Context) (int, error) {
+	open := 0
+	err := a.gauges(ctx, `(http|tcp)\.egress.*\.downstream_cx_active`, func(_ string, n int) { open += n })
+	return open, err
+}
+
+// gauges calls do with each that has such a name.
+func (a *admin) gauges(ctx context.Context, names string, do func(name string, n int)) error {
+	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape("^("+names+")$"))
+	if err != nil {
+		return err
 	}
-	return open, nil
+	for line := range strings.Lines(string(body)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		n, err := strconv.Atoi(value)
+		if !ok || err != nil {
+			return fmt.Errorf("envoy /stats: not a gauge: %.100q", line)
+		}
+		do(name, n)
+	}
+	return nil
 }

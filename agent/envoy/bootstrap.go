@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -45,7 +46,7 @@ func mostConnections(files uint64) (in, out int64) {
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
 // agent comes over ADS. adminMode is the mode of its admin socket.
-func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
+func bootstrap(p Proxy, xdsSocket string, adminMode uint32, heap uint64) ([]byte, error) {
 	b := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: p.Ref.String(), Cluster: p.Ref.Name, Metadata: p.Shape.Metadata()},
 		Admin: &bootstrapv3.Admin{Address: pipe(p.Admin, adminMode)},
@@ -73,7 +74,7 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 	} else if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
-	if b.OverloadManager, err = overload(in); err != nil {
+	if b.OverloadManager, err = overload(in, cmp.Or(heap, proxyHeap)); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
 	text, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
@@ -138,7 +139,7 @@ func agentCluster(xdsSocket string) (*clusterv3.Cluster, error) {
 
 // overload bounds memory, and the connections of all listeners that have no bound of
 // their own.
-func overload(mostConnections int64) (*overloadv3.OverloadManager, error) {
+func overload(mostConnections int64, most uint64) (*overloadv3.OverloadManager, error) {
 	monitor := func(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
 		c, err := anypb.New(config)
 		return &overloadv3.ResourceMonitor{
@@ -146,7 +147,7 @@ func overload(mostConnections int64) (*overloadv3.OverloadManager, error) {
 			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: c},
 		}, err
 	}
-	heap, err := monitor("fixed_heap", &heapv3.FixedHeapConfig{MaxHeapSizeBytes: proxyHeap})
+	heap, err := monitor("fixed_heap", &heapv3.FixedHeapConfig{MaxHeapSizeBytes: most})
 	if err != nil {
 		return nil, err
 	}

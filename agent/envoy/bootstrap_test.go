@@ -10,7 +10,7 @@ import (
 
 // The admin interface can do everything with a proxy, and asks nobody who he is.
 func TestAProxysAdminInterfaceIsTheAgentsAlone(t *testing.T) {
-	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Admin: "/run/x/web.sock"}, "/run/x/xds.sock", 0o600)
+	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Admin: "/run/x/web.sock"}, "/run/x/xds.sock", 0o600, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestAProxysWayOutNeverHasTheFilesOfWhatComesIn(t *testing.T) {
 			t.Errorf("of %d files: %d connections at the ways in, %d at the way out", files, in, out)
 		}
 	}
-	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Shape: proxy.Shape{Egress: proxy.EgressPort("127.0.0.2", 15001)}}, "/run/x/xds.sock", 0o600)
+	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Shape: proxy.Shape{Egress: proxy.EgressPort("127.0.0.2", 15001)}}, "/run/x/xds.sock", 0o600, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

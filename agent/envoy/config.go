@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"signet.example/proxy"
 )
 
-// Config is what the Envoys of a host share. Every field is needed.
+// Config is what the Envoys of a host share. Every field is needed, except for those of a task.
 type Config struct {
 	// Program is Envoy, by path or by a name in PATH.
 	Program string
@@ -21,6 +22,16 @@ type Config struct {
 	// while a caller may have learned of that not yet. DrainRequests is how long, after
 	// that, it may take to answer what is in flight.
 	DrainTime, DrainRequests time.Duration
+	// Outlive is how long after it was told to stop a proxy goes on while its application is
+	// there, whose calls go out by it. In a task both are told at once; 0 elsewhere.
+	Outlive time.Duration
+	// Applications reports whether the application behind a proxy listens. Needed with Outlive.
+	Applications func(Proxy) bool
+	// AccessLogs takes what proxies write on their standard output, which is access logs
+	// alone; nil is the log.
+	AccessLogs io.Writer
+	// Heap is what a proxy may have in memory, in bytes; 0 for what is enough for any node.
+	Heap uint64
 	// XDSSocket is where a proxy gets its configuration.
 	XDSSocket string
 
@@ -126,7 +137,9 @@ type Status struct {
 	Waits    api.AgentFinding_Kind // what its wait is to `signet check`
 	PID      int                   // 0 while it does not run
 	Restarts int
-	Version  string // of Envoy
+	// Left is set when it was told to stop and its callers have gone elsewhere.
+	Left    bool
+	Version string // of Envoy
 	// Findings are for `signet check`.
 	Findings []*api.AgentFinding
 }

@@ -110,3 +110,57 @@ func TestADrainingProxyGoesOnUntilItsCallersHaveLearnedOfIt(t *testing.T) {
 		})
 	}
 }
+
+// callingOut is an admin interface at whose Envoy's way out there are connections, as it is asked again and again.
+func callingOut(t *testing.T, open func(asked int) int) *admin {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, "http.egress.downstream_cx_active: %d\n", open(int(asked.Add(1)))) // the test reads it or has failed
+	})}
+	go func() { _ = s.Serve(l) }() // ends with Close
+	t.Cleanup(func() { _ = s.Close() })
+	return newAdmin(socket)
+}
+
+func TestAProxyOfATaskOutlivesItsApplication(t *testing.T) {
+	t.Parallel()
+	const most = time.Second
+	never := make(chan struct{})
+	ended := make(chan struct{})
+	close(ended)
+	for name, c := range map[string]struct {
+		outlive  time.Duration
+		listens  func(asked int) bool
+		calling  func(asked int) int
+		ended    <-chan struct{}
+		min, max time.Duration
+	}{
+		"it is gone":                        {most, func(int) bool { return false }, func(int) int { return 0 }, never, 0, most / 2},
+		"it listens until the fifth look":   {most, func(n int) bool { return n < 5 }, func(int) int { return 0 }, never, 3 * pollDraining, most - pollDraining},
+		"it calls until the fifth look":     {most, func(int) bool { return false }, func(n int) int { return max(0, 5-n) }, never, 3 * pollDraining, most - pollDraining},
+		"it stays":                          {most, func(int) bool { return true }, func(int) int { return 0 }, never, most, 3 * most},
+		"the proxy ended":                   {most, func(int) bool { return true }, func(int) int { return 0 }, ended, 0, most / 2},
+		"its admin interface has no word":   {most, func(int) bool { return true }, func(int) int { panic(http.ErrAbortHandler) }, never, 0, most / 2},
+		"on a host, where nobody asks that": {0, nil, func(int) int { return 1 }, never, 0, most / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			looks := 0
+			e := &envoy{
+				config: Config{Outlive: c.outlive, Applications: func(Proxy) bool { looks++; return c.listens(looks) }},
+				admin:  callingOut(t, c.calling), log: slog.New(slog.DiscardHandler),
+			}
+			begun := time.Now()
+			e.outlive(t.Context(), begun, c.ended)
+			if took := time.Since(begun); took < c.min || took > c.max {
+				t.Errorf("went on for %s, want %s to %s", took, c.min, c.max)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -27,8 +28,8 @@ const (
 	envoyRestartFirst = 100 * time.Millisecond
 	envoyRestartMost  = 10 * time.Second
 	envoySettled      = 10 * time.Second
-	// envoyGrace is what Envoy has to end after SIGTERM.
-	envoyGrace = 5 * time.Second
+	// Grace is what Envoy has to end after SIGTERM.
+	Grace = 5 * time.Second
 	// envoyUmask lets the group of a proxy's user read the access logs that it writes.
 	envoyUmask = 0o027
 	// pollStarting, pollReady and pollDraining are how often the admin interface is asked.
@@ -47,6 +48,7 @@ type known struct {
 	waits    api.AgentFinding_Kind // what a wait for this reason is to `signet check`
 	pid      int
 	restarts int
+	left     bool // told to stop, and its callers have gone elsewhere
 	version  string
 }
 
@@ -74,7 +76,7 @@ func newEnvoy(c Config, p Proxy, versions *programs) *envoy {
 func (e *envoy) current(now time.Time) Status {
 	s := e.status.Load()
 	return Status{
-		Proxy: e.proxy, State: s.state, Reason: s.reason, Waits: s.waits, PID: s.pid, Restarts: s.restarts, Version: s.version,
+		Proxy: e.proxy, State: s.state, Reason: s.reason, Waits: s.waits, PID: s.pid, Restarts: s.restarts, Left: s.left, Version: s.version,
 		Findings: e.classical.findings(now, e.proxy.Name),
 	}
 }
@@ -88,6 +90,15 @@ func (e *envoy) line(ctx context.Context, line string) {
 		return
 	}
 	e.config.Records.Answered(e.answered(l))
+}
+
+// accessLog takes one line of the proxy's standard output.
+func (e *envoy) accessLog(ctx context.Context, line string) {
+	if w := e.config.AccessLogs; w != nil {
+		_, _ = io.WriteString(w, line+"\n") // whoever reads it is gone
+		return
+	}
+	e.log.InfoContext(ctx, line)
 }
 
 // become changes the status. What leaves it as it is, as each look of one that
@@ -265,7 +276,7 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	if err := e.config.Check(e.proxy); err != nil { // again: folders are the operator's, and may have changed
 		return nil, err
 	}
-	config, err := bootstrap(e.proxy, e.config.XDSSocket, adminMode(e.proxy.User))
+	config, err := bootstrap(e.proxy, e.config.XDSSocket, adminMode(e.proxy.User), e.config.Heap)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +286,7 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	}
 	defer func() { _ = file.Close() }() // Envoy has its own
 	stderr := child.Lines(func(line string) { e.line(ctx, line) })
-	stdout := child.Lines(func(line string) { e.log.InfoContext(ctx, line) })
+	stdout := child.Lines(func(line string) { e.accessLog(ctx, line) })
 	closeOutput := func() error { return errors.Join(stdout.Close(), stderr.Close()) }
 	p, err := child.Start(child.Spec{
 		Path: e.config.Program,
@@ -374,14 +385,17 @@ func (e *envoy) readBack(ctx context.Context, v View) {
 // so that others stop calling it before it stops answering. finish reports whether it
 // may be given longer than drainTime.
 func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
+	begun := time.Now()
 	e.become(func(s *known) { s.state = api.ProxyStatus_DRAINING })
 	if err := e.admin.discourage(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else if e.goOn(p.Done()) && finish {
 		e.awaitCallers(ctx, p.PID(), p.Done())
+		e.become(func(s *known) { s.left = true })
 		e.answer(ctx, p.Done())
+		e.outlive(ctx, begun, p.Done())
 	}
-	p.Stop(envoyGrace)
+	p.Stop(Grace)
 	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.PID()))
 }
 
@@ -444,6 +458,31 @@ func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 			t.Stop()
 			return
 		}
+	}
+}
+
+// outlive goes on while the application is there: it listens, or has connections to the way
+// out. Whether it has ended is not to be seen in another way from another container.
+func (e *envoy) outlive(ctx context.Context, begun time.Time, ended <-chan struct{}) {
+	for time.Since(begun) < e.config.Outlive {
+		calling, err := e.admin.callingOut(ctx)
+		if err != nil {
+			e.log.WarnContext(ctx, "envoy drain: whether the application calls out is not known", slog.Any("err", err))
+			return
+		}
+		if calling == 0 && !e.config.Applications(e.proxy) {
+			return
+		}
+		t := time.NewTimer(pollDraining)
+		select {
+		case <-t.C:
+		case <-ended:
+			t.Stop()
+			return
+		}
+	}
+	if e.config.Outlive > 0 {
+		e.log.WarnContext(ctx, "envoy is ended while its application is there", slog.Duration("waited", e.config.Outlive))
 	}
 }
 

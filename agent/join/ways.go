@@ -2,6 +2,7 @@ package join
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -41,8 +42,8 @@ type Ways struct {
 	TokenFile string
 	// Own is evidence of the host's own.
 	Own nodes.HostConfig
-	// Trust is the file of the trust domain's root, "" for none.
-	Trust string
+	// Trust is the file of the trust domain's root, "" for none; TrustPEM is it as text.
+	Trust, TrustPEM string
 
 	environment string
 	stdin       io.Reader
@@ -79,9 +80,9 @@ type way struct {
 
 // read finds the way; ErrNoToken means that there is none.
 func (w Ways) read() (way, error) {
-	pin, err := pinOf(w.Trust)
+	pin, err := w.trusted()
 	if err != nil {
-		return way{}, fmt.Errorf("trust: %w", err)
+		return way{}, err
 	}
 	own, err := w.Own.Evidence()
 	if err != nil {
@@ -92,13 +93,29 @@ func (w Ways) read() (way, error) {
 	case own != nil && err == nil:
 		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
 	case own != nil && errors.Is(err, ErrNoToken):
-		return way{own, pin, ErrOwnEvidence, fmt.Errorf("is the root in trust another server's? The key trust names %s", w.Trust)}, nil
+		return way{own, pin, ErrOwnEvidence, fmt.Errorf("is the root in trust another server's? The key trust names %s", cmp.Or(w.Trust, "it (trust_pem)"))}, nil
 	case err != nil:
 		return way{}, err
 	case pin != nil && !bytes.Equal(pin, token.Pin[:]):
-		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", w.Trust)}
+		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", cmp.Or(w.Trust, "trust_pem"))}
 	}
 	return way{nodes.Token(token), token.Pin[:], ErrNoToken, &TokenError{errors.New("is it another server's token?")}}, nil
+}
+
+// trusted is the pin of the root that the operator names, nil for none.
+func (w Ways) trusted() ([]byte, error) {
+	if w.TrustPEM != "" {
+		pin, err := pinIn([]byte(w.TrustPEM))
+		if err != nil {
+			return nil, fmt.Errorf("trust_pem: %w", err)
+		}
+		return pin, nil
+	}
+	pin, err := pinOf(w.Trust)
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	return pin, nil
 }
 
 // maxTrust is more than one root has.
@@ -123,16 +140,24 @@ func pinOf(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fmt.Errorf("%s: want one certificate in PEM, the trust domain's root: ca/root.crt of the folder that `signet init` made", path)
-	}
-	root, err := x509.ParseCertificate(block.Bytes)
+	pin, err := pinIn(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	return pin, nil
+}
+
+func pinIn(text []byte) ([]byte, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("want one certificate in PEM, the trust domain's root: ca/root.crt of the folder that `signet init` made")
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
 	if !root.IsCA {
-		return nil, fmt.Errorf("%s: it is the certificate of no authority, and must be the trust domain's root", path)
+		return nil, errors.New("it is the certificate of no authority, and must be the trust domain's root")
 	}
 	sum := sha256.Sum256(root.RawSubjectPublicKeyInfo)
 	return sum[:], nil

@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -30,23 +31,28 @@ func TestAHostJoinsByATokenOrByEvidenceOfItsOwn(t *testing.T) {
 	if err := os.Chmod(wide, 0o666); err != nil {
 		t.Fatal(err)
 	}
+	rootPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Cert.Raw})
+	otherPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Cert.Raw})
 	given := func(w Ways) Ways { w.environment = token.Reveal(); return w }
 	for name, c := range map[string]struct {
 		ways Ways
 		want string // of the error; "" for none
 	}{
-		"a token":                            {given(Ways{}), ""},
-		"a token, and the root that it pins": {given(Ways{Trust: trust}), ""},
-		"a token of another trust domain":    {given(Ways{Trust: parts.WriteCerts(t, other.Cert)}), "another trust domain"},
-		"a certificate":                      {Ways{Own: own, Trust: trust}, ""},
-		"both":                               {given(Ways{Own: own, Trust: trust}), "leave one of them out"},
-		"neither":                            {Ways{Trust: trust}, "signet token create"},
-		"no such certificate":                {Ways{Own: nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/no/such", Key: key}}, Trust: trust}, "join.x509pop.certificate: "},
-		"no such root":                       {Ways{Own: own, Trust: "/no/such"}, "trust: "},
-		"two roots":                          {Ways{Own: own, Trust: parts.WriteCerts(t, root.Cert, other.Cert)}, "trust: "},
-		"no authority":                       {Ways{Own: own, Trust: certificate}, "trust: "},
-		"no certificate":                     {Ways{Own: own, Trust: key}, "trust: "},
-		"a root that others can replace":     {Ways{Own: own, Trust: wide}, "trust: "},
+		"a token":                             {given(Ways{}), ""},
+		"a token, and the root that it pins":  {given(Ways{Trust: trust}), ""},
+		"a token of another trust domain":     {given(Ways{Trust: parts.WriteCerts(t, other.Cert)}), "another trust domain"},
+		"a certificate":                       {Ways{Own: own, Trust: trust}, ""},
+		"both":                                {given(Ways{Own: own, Trust: trust}), "leave one of them out"},
+		"neither":                             {Ways{Trust: trust}, "signet token create"},
+		"no such certificate":                 {Ways{Own: nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/no/such", Key: key}}, Trust: trust}, "join.x509pop.certificate: "},
+		"a certificate, and the root as text": {Ways{Own: own, TrustPEM: string(rootPEM)}, ""},
+		"a token, and another root as text":   {given(Ways{TrustPEM: string(otherPEM)}), "another trust domain than the root in trust_pem"},
+		"text that is no root":                {Ways{Own: own, TrustPEM: "root"}, "trust_pem: want one certificate"},
+		"no such root":                        {Ways{Own: own, Trust: "/no/such"}, "trust: "},
+		"two roots":                           {Ways{Own: own, Trust: parts.WriteCerts(t, root.Cert, other.Cert)}, "trust: "},
+		"no authority":                        {Ways{Own: own, Trust: certificate}, "trust: "},
+		"no certificate":                      {Ways{Own: own, Trust: key}, "trust: "},
+		"a root that others can replace":      {Ways{Own: own, Trust: wide}, "trust: "},
 	} {
 		how, err := c.ways.read()
 		if c.want == "" && (err != nil || !bytes.Equal(how.pin, pin[:]) || how.evidence == nil) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {

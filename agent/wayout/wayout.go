@@ -183,6 +183,17 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	return caller, s.owners.allows(f, a.binding.Name, holder)
 }
 
+// Listens reports whether the application behind a proxy is there. Where that cannot be
+// found out it may be.
+func (s *Server) Listens(ref proxy.Ref, sh proxy.Shape, as svids.Name) bool {
+	f, err := s.front(ref, sh, as)
+	if err != nil {
+		return false // the proxy has no configuration: nothing is sent there
+	}
+	l, err := s.owners.listening(f)
+	return l.any || err != nil
+}
+
 // front is what stands behind a proxy.
 func (s *Server) front(ref proxy.Ref, sh proxy.Shape, as svids.Name) (front, error) {
 	ports, err := s.config.Proxies.PortsOf(ref, sh, as)

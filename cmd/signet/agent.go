@@ -34,31 +34,11 @@ without a token, as the same agent, until it is banned.`,
   signet agent --config /etc/signet/agent.yaml --check`,
 		Args: noArgs,
 	}
-	logFlags(c)
-	path := c.Flags().String("config", "", "YAML file")
+	flags := addAgentFlags(c)
 	check := c.Flags().Bool("check", false, "check the configuration and what this host has for it, and end")
-	srv := c.Flags().String("server", "", "the server's address, host:port")
-	token := c.Flags().String("token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
-	data := c.Flags().String("data-dir", "", "folder of the host key (default /var/lib/signet-agent for root, else signet-agent in ~/.local/state)")
-	sockets := c.Flags().String("socket-dir", "", "folder of the sockets (default /run/signet)")
-	// What the command line says holds over each reading of the file. A start, a
-	// reload and --check all read by this, and so refuse the same.
-	read := func() (agent.Config, error) {
-		cfg := agent.DefaultConfig()
-		file, err := readConfig(*path, &cfg)
-		if err != nil {
-			return cfg, err
-		}
-		file.set(c, "server", &cfg.Server, *srv)
-		file.set(c, "token-file", &cfg.TokenFile, *token)
-		file.set(c, "data-dir", &cfg.DataDir, *data)
-		file.set(c, "socket-dir", &cfg.SocketDir, *sockets)
-		if err := file.check(cfg.Validate()); err != nil {
-			return cfg, err
-		}
-		cfg.Version = version()
-		return cfg, tryUsers(cfg)
-	}
+	c.Flags().BoolVar(&flags.task, "task", false, "as `signet task` starts it")
+	_ = c.Flags().MarkHidden("task") // fails only for an undefined flag
+	read := flags.read
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		hangups := make(chan os.Signal, 1)
 		signal.Notify(hangups, syscall.SIGHUP) // from here on: it would end an agent that still waits for its server
@@ -105,8 +85,50 @@ without a token, as the same agent, until it is banned.`,
 		}
 		return agentHint(cfg, stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
-	c.AddCommand(newOwners())
+	c.AddCommand(newOwners(), newHealth(), newStop())
 	return c
+}
+
+// agentFlags are the agent's configuration: a file, in a task the environment, and flags.
+type agentFlags struct {
+	c                                  *cobra.Command
+	task                               bool
+	path, srv, token, dataDir, sockets string
+}
+
+func addAgentFlags(c *cobra.Command) *agentFlags {
+	f := &agentFlags{c: c}
+	logFlags(c)
+	c.Flags().StringVar(&f.path, "config", "", "YAML file")
+	c.Flags().StringVar(&f.srv, "server", "", "the server's address, host:port")
+	c.Flags().StringVar(&f.token, "token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
+	c.Flags().StringVar(&f.dataDir, "data-dir", "", "folder of the host key (default /var/lib/signet-agent for root, else signet-agent in ~/.local/state)")
+	c.Flags().StringVar(&f.sockets, "socket-dir", "", "folder of the sockets (default /run/signet)")
+	return f
+}
+
+// read returns the configuration. What the command line says holds over each reading of the
+// file. A start, a reload and --check all read by this, and so refuse the same.
+func (f *agentFlags) read() (agent.Config, error) {
+	cfg := agent.DefaultConfig()
+	file, err := readConfig(f.path, &cfg)
+	if err != nil {
+		return cfg, err
+	}
+	if f.task {
+		if err := readTask(&cfg); err != nil {
+			return cfg, err
+		}
+	}
+	file.set(f.c, "server", &cfg.Server, f.srv)
+	file.set(f.c, "token-file", &cfg.TokenFile, f.token)
+	file.set(f.c, "data-dir", &cfg.DataDir, f.dataDir)
+	file.set(f.c, "socket-dir", &cfg.SocketDir, f.sockets)
+	if err := file.check(cfg.Validate()); err != nil {
+		return cfg, err
+	}
+	cfg.Version = version()
+	return cfg, tryUsers(cfg)
 }
 
 // tryUsers checks whether the users of the proxies are there and can run Envoy.

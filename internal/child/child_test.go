@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 			time.Sleep(time.Minute)
 		case "eat":
 			eat()
+		case "first":
+			exitOn(first(os.Args[2]))
+		case "first-nothing":
+			exitOn(firstNothing(os.Stdout))
 		}
 	}
 	os.Exit(m.Run())

@@ -87,6 +87,25 @@ func TestConfigurationPageNamesEveryKey(t *testing.T) {
 	_, _ = server.Config{}, signer.Config{}
 }
 
+func TestThePageOfTasksListsTheVariablesThatThereAre(t *testing.T) {
+	page := read(t, "docs", "TASKS.md")
+	keys := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(SIGNET_[A-Z0-9_]+)` \\| (?:`([^`]+)`|–) \\|").FindAllStringSubmatch(page, -1) {
+		keys[m[1]] = m[2]
+	}
+	for _, v := range agent.Variables() {
+		if key, listed := keys[v.Name]; key != v.Key && (listed || !strings.HasPrefix(v.Key, "join.")) { // how a task may join is on the page of each method
+			t.Errorf("docs/TASKS.md lists %s for key %q, and it is for %s", v.Name, key, v.Key)
+		}
+		delete(keys, v.Name)
+	}
+	for name, key := range keys {
+		if key != "" {
+			t.Errorf("docs/TASKS.md lists %s, and there is no such variable", name)
+		}
+	}
+}
+
 // block gives the fenced blocks of a page in a language.
 func block(page, language string) []string {
 	var out []string

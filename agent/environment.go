@@ -1,0 +1,25 @@
+package agent
+
+import (
+	"reflect"
+	"slices"
+
+	"signet.example/internal/environ"
+)
+
+// This file is about the configuration of a task, which often has an environment and no files.
+
+// Variables are those of a task's environment, for all keys of the agent's file that have one
+// value, and for these keys of one proxy. The mode is given by the command.
+func Variables() []environ.Variable {
+	all := environ.Variables(
+		environ.Part{Type: reflect.TypeFor[Config](), Prefix: "SIGNET_"},
+		environ.Part{Type: reflect.TypeFor[Proxy](), At: "proxies[0]", Prefix: "SIGNET_PROXY_"},
+	)
+	return slices.DeleteFunc(all, func(v environ.Variable) bool { return v.Key == "mode" })
+}
+
+// FromEnvironment is what an environment says, as an agent's file; nil where it says nothing.
+func FromEnvironment(of []string) ([]byte, error) {
+	return environ.Text(of, "SIGNET_", Variables(), "SIGNET_TOKEN", "SIGNET_LOG_FORMAT")
+}

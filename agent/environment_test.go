@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"signet.example/internal/manifest"
+)
+
+func read(t *testing.T, environ ...string) (Config, error) {
+	t.Helper()
+	c := Config{Mode: ModeTask}
+	text, err := FromEnvironment(append(environ, "PATH=/bin", "SIGNET_TOKEN=a-secret", "HOME=/"))
+	if err != nil {
+		return c, err
+	}
+	s, err := manifest.ReadSettings("the environment", text, &c)
+	if err == nil {
+		err = s.Check(nil)
+	}
+	return c, err
+}
+
+func TestATaskIsConfiguredByItsEnvironment(t *testing.T) {
+	c, err := read(t, "SIGNET_SERVER=mesh:8443", "SIGNET_DRAIN_TIME=3s", "SIGNET_AUTHZ_MEMORY_LIMIT=64", "SIGNET_JOIN_X509POP_CERTIFICATE=/a", "SIGNET_JOIN_X509POP_KEY=/b",
+		"SIGNET_PROXY_MESH=shop", "SIGNET_PROXY_VIRTUAL_NODE=7", "SIGNET_PROXY_CONCURRENCY=1", "SIGNET_PROXY_EGRESS_OPEN=true", "SIGNET_PROXY_USER=1337", "SIGNET_METRICS=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.withDefaults().Proxies[0]
+	if c.Server != "mesh:8443" || c.DrainTime != 3*time.Second || c.Authz.MemoryLimit != 64 || c.Join.X509PoP.Certificate != "/a" || c.Join.X509PoP.Key != "/b" || c.ProxyUser != "1337" {
+		t.Errorf("%+v", c)
+	}
+	if p.Name != "7" || p.Mesh != "shop" || p.VirtualNode != "7" || p.Concurrency != 1 || !p.EgressOpen || p.User != "1337" {
+		t.Errorf("%+v", p)
+	}
+	if c, err := read(t); err != nil || len(c.Proxies) != 0 {
+		t.Errorf("nothing said: %+v, %v", c, err)
+	}
+}
+
+func TestWhatIsWrongInAnEnvironmentIsRefusedByName(t *testing.T) {
+	for one, want := range map[string]string{
+		"SIGNET_PROXY_NODE=web":          "SIGNET_PROXY_NODE: no such variable",
+		"SIGNET_MODE=host":               "SIGNET_MODE: no such variable",
+		"SIGNET_DRAIN_TIME=soon":         "drain_time",
+		"SIGNET_PROXY_CONCURRENCY=many":  "a number, true or false",
+		"SIGNET_PROXY_CONCURRENCY=\"1\"": "proxies[0].concurrency",
+	} {
+		if _, err := read(t, one); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", one, err, want)
+		}
+	}
+}
+
+func TestATasksTimesFitIntoWhatItHasToStop(t *testing.T) {
+	base := Config{Mode: ModeTask, Server: "mesh:8443"}
+	if c := base.withDefaults(); c.StopTimeout != 30*time.Second || c.DrainRequests != 13*time.Second || c.outlive() != 23*time.Second || c.KillAfter() != 29*time.Second || base.Validate() != nil {
+		t.Errorf("%+v, %v", c, base.Validate())
+	}
+	long := base
+	long.StopTimeout = 2 * time.Minute
+	if c := long.withDefaults(); c.DrainRequests != defaultRequests || long.Validate() != nil {
+		t.Errorf("%+v, %v", c, long.Validate())
+	}
+	short := base
+	short.DrainRequests = 14 * time.Second
+	if err := short.Validate(); err == nil || !strings.Contains(err.Error(), "stop_timeout: 30s is less than the 31s") {
+		t.Errorf("%v", err)
+	}
+	host := Config{Server: "mesh:8443", StopTimeout: time.Minute}
+	if err := host.Validate(); err == nil || !strings.Contains(err.Error(), "stop_timeout: is for mode: task") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,128 @@
+// Package local is what other commands of the host, or containers of the task, ask a running
+// agent: whether it is ready, and to stop. It owns where that is asked, and the client.
+//
+// It must not know what the agent consists of.
+//
+// # Concurrency
+//
+// Its functions can be called from any goroutine, and return when ctx ends.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"signet.example/internal/watched"
+)
+
+// ReadyPath is where the agent reports whether its proxies serve, at the address of its metrics.
+const ReadyPath = "/readyz"
+
+// StopSocket is the file of a Unix socket in socket_dir, which in a task nobody else enters:
+// POST has the agent stop, GET reports whether callers have gone elsewhere.
+const StopSocket = "stop.sock"
+
+// AddressesFile is where the agent writes its Addresses, in socket_dir.
+const AddressesFile = "addresses.json"
+
+// Addresses of a running agent.
+type Addresses struct {
+	Metrics string `json:"metrics,omitempty"` // none where they are off
+	// The sockets, by what they serve.
+	XDS      string `json:"xds"`
+	Workload string `json:"workload"`
+	Authz    string `json:"authz"`
+}
+
+// ErrNotRunning is returned where no agent answers.
+var ErrNotRunning = errors.New("no agent answers")
+
+// readyPause is how often it is asked again.
+const readyPause = 100 * time.Millisecond
+
+// AwaitReady returns nil once each proxy of the agent whose sockets are in a folder serves with
+// its identity, and when ctx ends, why that is not so.
+func AwaitReady(ctx context.Context, socketDir string) error {
+	for {
+		err := askReady(ctx, socketDir)
+		if err == nil || !watched.Sleep(ctx, readyPause) {
+			return err
+		}
+	}
+}
+
+func askReady(ctx context.Context, socketDir string) error {
+	file := filepath.Join(socketDir, AddressesFile)
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	var at Addresses
+	if err := json.Unmarshal(content, &at); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if at.Metrics == "" {
+		return errors.New("the agent's key metrics is empty, and health is asked there: 127.0.0.1:9465 is for this host, or task, alone")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.Metrics+ReadyPath, nil)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read only
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(text)))
+	}
+	return err
+}
+
+// Stop has the agent of this task stop, and returns when its callers have gone elsewhere,
+// or the agent has ended.
+func Stop(ctx context.Context, socketDir string) error {
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(socketDir, StopSocket))
+		},
+	}}
+	if _, err := ask(ctx, client, http.MethodPost); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	for {
+		status, err := ask(ctx, client, http.MethodGet)
+		switch {
+		case status == http.StatusOK, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED): // it has ended
+			return nil
+		case !watched.Sleep(ctx, readyPause):
+			return errors.New("callers have not gone elsewhere in time; the agent goes on to stop")
+		}
+	}
+}
+
+func ask(ctx context.Context, client *http.Client, method string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent/", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}

@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+
+	"signet.example/agent/local"
+	"signet.example/internal/scrape"
+	"signet.example/internal/unixsock"
+)
+
+// This file is how another container of a task tells the agent that the task stops: before
+// the application is told, so that its callers have gone elsewhere when it is.
+
+// errStopAsked ends an agent as SIGTERM does.
+var errStopAsked = errors.New("told to stop")
+
+// listenStop returns nil on a host, where the service manager tells.
+func listenStop(ctx context.Context, cfg Config) (net.Listener, error) {
+	if !cfg.Mode.task() {
+		return nil, nil
+	}
+	return unixsock.Listen(ctx, filepath.Join(cfg.SocketDir, local.StopSocket), 0o600)
+}
+
+// serveStop serves it until ctx ends: POST begins the end, GET reports whether callers have gone elsewhere.
+func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.CancelCauseFunc) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) {
+		stop(errStopAsked)
+		w.WriteHeader(http.StatusAccepted)
+	})
+	mux.HandleFunc("GET /", health(a.left).serve)
+	return scrape.Serve(ctx, l, mux, a.log)
+}
+
+// left is nil when nobody calls the proxies any more.
+func (a *agent) left() error {
+	for _, s := range a.supervisor.Status() {
+		if !s.Left {
+			return errors.New("callers have not gone elsewhere yet")
+		}
+	}
+	return nil
+}

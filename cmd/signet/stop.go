@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/agent/local"
+)
+
+// newStop has the agent of a task stop before the task does.
+func newStop() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "stop",
+		Short: "Tell the agent of this task to stop, and wait until its callers have gone elsewhere",
+		Long: `Has the agent of this task stop as if it were told by SIGTERM, and ends when the task's callers have gone
+elsewhere: the application may be told to stop then. With --on-term it waits for SIGTERM first: as a container
+that depends on the application it is stopped before the application is (docs/TASKS.md).`,
+		Example: `  signet agent stop
+  signet agent stop --on-term   # as a container's command`,
+		Args: noArgs,
+	}
+	sockets := c.Flags().String("socket-dir", "/run/signet", "folder of the agent's sockets")
+	onTerm := c.Flags().Bool("on-term", false, "wait for SIGTERM, then tell it")
+	wait := c.Flags().Duration("wait", 25*time.Second, "how long to wait for the callers")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		ctx := c.Context()
+		if *onTerm {
+			<-ctx.Done()
+			ctx = context.WithoutCancel(ctx)
+		}
+		ctx, cancel := context.WithTimeout(ctx, *wait)
+		defer cancel()
+		switch err := local.Stop(ctx, *sockets); {
+		case errors.Is(err, local.ErrNotRunning):
+			return &exitError{err: err, code: exitUnreachable, hint: "only an agent with mode: task is told so; --socket-dir names the folder of its sockets"}
+		case err != nil:
+			return err
+		}
+		_, err := fmt.Fprintln(c.OutOrStdout(), "callers have gone elsewhere")
+		return err
+	}
+	return c
+}

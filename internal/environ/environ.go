@@ -1,0 +1,137 @@
+// Package environ reads a program's settings from its environment, by the keys of its file:
+// a key that is added to the file has its variable.
+//
+// Main types in order: a [Part] is a struct of the file, [Variables] are those of all parts,
+// and [Text] is what an environment says, as a file.
+//
+// # Concurrency
+//
+// Everything is a value.
+package environ
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Variable is a variable of the environment for one key of a file.
+type Variable struct {
+	Name string // SIGNET_DRAIN_TIME
+	Key  string // drain_time
+
+	text bool // the value is a text in YAML, and not a number or true
+}
+
+// Part is a struct of the file, whose fields have the tag yaml.
+type Part struct {
+	Type reflect.Type
+	// At is where it is in the file: "" for the whole, or a key with [0], of a list of which
+	// the environment has one.
+	At string
+	// Prefix begins the names of its variables: SIGNET_PROXY_.
+	Prefix string
+}
+
+// Variables are those of all keys that have one value: the prefix and the key in capitals, with _ for a
+// point. A name that two keys would have is the first one's.
+func Variables(parts ...Part) []Variable {
+	by := map[string]Variable{}
+	for _, p := range parts {
+		for _, v := range variablesOf(p.Type, "") {
+			v.Name = p.Prefix + strings.ToUpper(strings.ReplaceAll(v.Key, ".", "_"))
+			if p.At != "" {
+				v.Key = p.At + "." + v.Key
+			}
+			if _, taken := by[v.Name]; !taken {
+				by[v.Name] = v
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(by), func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func variablesOf(t reflect.Type, prefix string) []Variable {
+	var all []Variable
+	for f := range t.Fields() {
+		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if key == "" || key == "-" {
+			continue
+		}
+		key = prefix + key
+		of := f.Type
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		switch of.Kind() {
+		case reflect.Struct:
+			all = append(all, variablesOf(of, key+".")...)
+		case reflect.Slice, reflect.Map, reflect.Func: // more than one value
+		default:
+			all = append(all, Variable{Key: key, text: of.Kind() == reflect.String || of == reflect.TypeFor[time.Duration]()})
+		}
+	}
+	return all
+}
+
+// Text is what an environment says, as a file; nil where it says nothing. A variable that begins as ours do
+// and is not known, nor one of besides, is refused, as a key is in a file.
+func Text(environ []string, begin string, known []Variable, besides ...string) ([]byte, error) {
+	by := map[string]Variable{}
+	for _, v := range known {
+		by[v.Name] = v
+	}
+	tree := map[string]any{}
+	var unknown []string
+	for _, one := range environ {
+		name, value, _ := strings.Cut(one, "=")
+		v, ok := by[name]
+		switch {
+		case !strings.HasPrefix(name, begin) || value == "" || slices.Contains(besides, name):
+		case !ok:
+			unknown = append(unknown, name)
+		case v.text:
+			put(tree, v.Key, value)
+		default:
+			put(tree, v.Key, json.RawMessage(value))
+		}
+	}
+	if unknown != nil {
+		slices.Sort(unknown)
+		return nil, fmt.Errorf("%s: no such variable", strings.Join(unknown, ", "))
+	}
+	if len(tree) == 0 {
+		return nil, nil
+	}
+	for key, value := range tree {
+		if list, ok := strings.CutSuffix(key, "[0]"); ok {
+			delete(tree, key)
+			tree[list] = []any{value}
+		}
+	}
+	text, err := json.Marshal(tree) // JSON is YAML
+	if err != nil {
+		return nil, fmt.Errorf("a variable that is to be a number, true or false is neither: %w", err)
+	}
+	return text, nil
+}
+
+func put(tree map[string]any, key string, value any) {
+	for {
+		first, rest, deeper := strings.Cut(key, ".")
+		if !deeper {
+			tree[key] = value
+			return
+		}
+		below, ok := tree[first].(map[string]any)
+		if !ok {
+			below = map[string]any{}
+			tree[first] = below
+		}
+		tree, key = below, rest
+	}
+}
