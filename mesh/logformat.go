@@ -133,7 +133,7 @@ func (u *lacking) logFormat(path string, f *LoggingFormat) {
 }
 
 // secretHeaders carry what lets whoever reads a log speak for the caller.
-var secretHeaders = regexp.MustCompile(`(?i)%(?:REQ|RESP|TRAILER)\([^)]*\b(?:authorization|cookie)\b`)
+var secretHeaders = regexp.MustCompile(`(?i)%(?:REQ|RESP|TRAILER)\([^)]*\b(?:authorization|cookie|x-amzn-oidc-(?:data|accesstoken))\b`)
 
 // secrets names the fields of a log that would carry credentials.
 func (f *LoggingFormat) secrets(path string) []string {

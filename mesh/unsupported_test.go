@@ -105,8 +105,9 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}":                        {"spec.serviceDiscovery.awsCloudMap"},
 		object("VirtualGateway", "g") + "spec: {namespaceSelector: {}, podSelector: {}, gatewayRouteSelector: {}, listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}, healthCheck: {protocol: http, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]}": {"spec.gatewayRouteSelector", "spec.listeners[0].healthCheck", "spec.listeners[0].tls.certificate.acm.certificateARN", "spec.namespaceSelector", "spec.podSelector"},
 		object("VirtualService", "s"): nil,
-		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 3306, protocol: tcp}}, {portMapping: {port: 22, protocol: http}}, {portMapping: {port: 5432, protocol: tcp}}]}":    {"spec.listeners[0].portMapping.protocol"},
-		object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {json: [{key: a, value: '%REQ(X-A?Authorization):9%'}, {key: b, value: '%REQ(X-A)%'}]}}}}}": {"spec.logging.accessLog.file.format.json[0].value"},
+		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 3306, protocol: tcp}}, {portMapping: {port: 22, protocol: http}}, {portMapping: {port: 5432, protocol: tcp}}]}":                  {"spec.listeners[0].portMapping.protocol"},
+		object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {json: [{key: a, value: '%REQ(X-A?Authorization):9%'}, {key: b, value: '%REQ(X-A)%'}]}}}}}":               {"spec.logging.accessLog.file.format.json[0].value"},
+		object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {json: [{key: a, value: '%REQ(X-Amzn-Oidc-Identity)%'}, {key: b, value: '%REQ(x-amzn-oidc-data)%'}]}}}}}": {"spec.logging.accessLog.file.format.json[1].value"},
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))
 		slices.Sort(got)

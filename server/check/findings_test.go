@@ -239,3 +239,15 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		}
 	}
 }
+
+// A load balancer of connections carries its clients' TLS to a gateway that takes nothing else.
+func TestAStrictGatewayMayBeBehindALoadBalancerOfConnections(t *testing.T) {
+	for proxyProtocol, want := range map[string]bool{"": true, "proxyProtocol: true, ": false} {
+		l := sound(t)
+		l.Stored = modelOf(t, all+ofMesh("VirtualGateway", "name: edge", "listeners: [{portMapping: {port: 8443, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]")+
+			own("VirtualGatewayOptions", "edge", "listeners: [{port: 8443, "+proxyProtocol+"ingress: [{name: nlb, ranges: [10.0.0.0/24]}]}]"))
+		if got := slices.ContainsFunc(Findings(l), func(f *api.Finding) bool { return f.GetId() == "SIG037" }); got != want {
+			t.Errorf("%q: said %t", proxyProtocol, got)
+		}
+	}
+}

@@ -14,8 +14,8 @@ func ingress(g *mesh.Graph, name string) []*api.Finding {
 	var list []*api.Finding
 	for _, node := range g.Nodes(name) {
 		for _, l := range node.Listeners {
-			if l.TLS == nil || l.TLS.Mode != mesh.TLSStrict {
-				continue
+			if l.TLS == nil || l.TLS.Mode != mesh.TLSStrict || l.ProxyProtocol {
+				continue // a load balancer of connections carries its clients' TLS
 			}
 			for _, in := range l.Ingress {
 				list = append(list, finding(findIngress, sevWarning, kinds.Node(node.Ref).String(),
