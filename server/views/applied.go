@@ -3,21 +3,16 @@ package views
 import (
 	"context"
 	"slices"
-	"time"
 
 	"signet.example/api"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/departed"
 )
 
-const (
-	// versionsKept is how many versions of a view are told apart by their age. A proxy that
-	// has an older one has none of them.
-	versionsKept = 32
-	// leftKept is how long it is known when an endpoint went; who waits for that does not
-	// wait as long.
-	leftKept = 10 * time.Minute
-)
+// versionsKept is how many versions of a view are told apart by their age. A proxy that
+// has an older one has none of them.
+const versionsKept = 32
 
 // version is one that a view had, by when it was given it.
 type version struct {
@@ -40,42 +35,26 @@ func (k *keptView) gives(name string, seq uint64) {
 	k.given = append(k.given, version{name, seq})
 }
 
-// place is where a proxy of a virtual node listens.
-type place struct {
-	node    proxy.Ref
-	address string
-}
-
-// departure is when an endpoint went: what views were given after seq is without it.
-type departure struct {
-	seq uint64
-	at  time.Time
-}
-
 // departed notes which endpoints that callers were sent to are not in what views are made
 // of from now on. The caller holds mu.
 func (v *Views) departed(in nodeInputs) {
 	if v.at.model == nil {
 		return
 	}
-	for at, d := range v.left {
-		if time.Since(d.at) > leftKept {
-			delete(v.left, at)
-		}
-	}
+	v.left.Forget()
 	for _, node := range in.endpoints.Differ(v.at.endpoints) {
 		for _, e := range v.at.endpoints.Of(node) {
-			if at := (place{node, e.Address}); e.Healthy && !in.sendsTo(at) {
-				v.left[at] = departure{v.seq, time.Now()}
+			if at := (departed.Place{Node: node, Address: e.Address}); e.Healthy && !in.sendsTo(at) {
+				v.left.Leave(e.Agent, at, v.seq)
 			}
 		}
 	}
 }
 
 // sendsTo reports whether callers are sent to a place.
-func (in nodeInputs) sendsTo(at place) bool {
-	for _, e := range in.endpoints.Of(at.node) {
-		if e.Address == at.address && e.Healthy {
+func (in nodeInputs) sendsTo(at departed.Place) bool {
+	for _, e := range in.endpoints.Of(at.Node) {
+		if e.Address == at.Address && e.Healthy {
 			return true
 		}
 	}
@@ -90,11 +69,11 @@ func (in nodeInputs) sendsTo(at place) bool {
 func (v *Views) Without(node proxy.Ref, address string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	at := place{node, address}
+	at := departed.Place{Node: node, Address: address}
 	if v.source.Look().nodeInputs().sendsTo(at) || v.at.model != nil && v.at.sendsTo(at) {
 		return false
 	}
-	went, ok := v.left[at]
+	went, ok := v.left.Since(at)
 	if !ok { // nobody was sent there, or long ago
 		return true
 	}
@@ -104,7 +83,7 @@ func (v *Views) Without(node proxy.Ref, address string) bool {
 	}
 	for _, list := range v.heard.All() {
 		for _, f := range list {
-			if f.Proxies > 0 && callers[f.Node] && !v.hasSince(f, went.seq) {
+			if f.Proxies > 0 && callers[f.Node] && !v.hasSince(f, went) {
 				return false
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"signet.example/internal/plain"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
+	"signet.example/server/departed"
 	"signet.example/server/fault"
 	"signet.example/server/refused"
 	"signet.example/xds"
@@ -110,8 +111,8 @@ type Views struct {
 	toAll   *toAll
 	byGroup map[string]groupSet
 
-	seq  uint64              // counts what views of nodes are given
-	left map[place]departure // the endpoints that callers were sent to, and are not any more
+	seq  uint64           // counts what views of nodes are given
+	left *departed.Places // the endpoints that callers were sent to, and are not any more
 
 	heard lanes.News[[]Following] // what agents that are connected here say of the views that they follow
 
@@ -167,7 +168,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
-		left:     map[place]departure{},
+		left:     departed.New(),
 		rollouts: map[proxy.Ref]*rollout{}, refused: refused.All{}, last: map[Key]refused.Had{}, mute: map[string]bool{},
 	}
 }
