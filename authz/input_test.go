@@ -12,7 +12,9 @@ func TestAPolicySeesTheFieldsThatThePageLists(t *testing.T) {
 	f := newFixtureWith(t, "package signet.authz\nallow contains \"all\"\nheaders[\"x-input\"] := json.marshal(input)", withJWT)
 	see := func(source string, headers ...string) map[string]any {
 		t.Helper()
-		resp, _ := f.ask(t, f.question("GET", "/a%20b/c?q=1&q=2", source, headers...))
+		q := f.question("GET", "/a%20b/c?q=1&q=2", source, headers...)
+		q.Attributes.Destination.Address = listenerAt(8080)
+		resp, _ := f.ask(t, q)
 		var in map[string]any
 		for _, h := range resp.GetOkResponse().GetHeaders() {
 			if err := json.Unmarshal([]byte(h.GetHeader().GetValue()), &in); err != nil {
@@ -37,7 +39,7 @@ func TestAPolicySeesTheFieldsThatThePageLists(t *testing.T) {
 	want := map[string]any{
 		"request": map[string]any{
 			"method": "GET", "protocol": "HTTP/1.1", "path": "/a%20b/c", "segments": list("a b", "c"), "query": map[string]any{"q": list("1", "2")},
-			"host": "orders.shop", "headers": map[string]any{"x-role": list("a", "b", "c")}, "header_lines": map[string]any{"x-role": list("a, b", "c")},
+			"host": "orders.shop", "port": 8080.0, "headers": map[string]any{"x-role": list("a", "b", "c")}, "header_lines": map[string]any{"x-role": list("a, b", "c")},
 		},
 		"source":      map[string]any{"spiffe_id": web, "trust_domain": "prod.example", "path": "/shop/web", "mesh": "shop", "virtual_node": "web"},
 		"destination": map[string]any{"spiffe_id": orders.String(), "trust_domain": "prod.example", "path": "/shop/orders", "mesh": "shop", "virtual_node": "orders"},

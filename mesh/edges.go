@@ -18,6 +18,9 @@ type Edge struct {
 	// Port is that of the callee's listener of protocol tcp; nothing else is known of what
 	// comes there. 0 of requests.
 	Port uint32
+	// Listener is the port of the one listener of the callee's to which requests come, where
+	// that is known of them; else 0, for any.
+	Listener uint32
 	// Host is for which host a gateway takes a request.
 	Host HostMatch
 	// Method is "" for any; Paths must all hold.
@@ -40,7 +43,7 @@ func (g *Graph) Edges(mesh string) []Edge {
 			continue
 		}
 		for _, r := range n.Gateway.Routes {
-			e := Edge{Callee: n, Route: r.Name, Host: r.Host}
+			e := Edge{Callee: n, Route: r.Name, Host: r.Host, Listener: r.Port}
 			if e.narrow(r.Match, r.Match.PathMatch(), PathMatch{}) {
 				list = append(list, e)
 			}
@@ -86,7 +89,7 @@ func (g *Graph) edgesTo(caller *VirtualNode, s *VirtualService, a arrival) []Edg
 	}
 	if node != nil {
 		if slices.ContainsFunc(ports, called) {
-			add(Edge{Callee: node}, Match{})
+			add(Edge{Callee: node, Listener: a.port}, Match{})
 		}
 		for _, l := range node.Listeners {
 			if caller.Gateway == nil && l.Protocol == ProtocolTCP {
@@ -106,6 +109,7 @@ func (g *Graph) edgesTo(caller *VirtualNode, s *VirtualService, a arrival) []Edg
 					add(e, Match{})
 				}
 			case slices.ContainsFunc(ports, func(p uint32) bool { return called(p) && (r.Match.Port == 0 || r.Match.Port == p) }):
+				e.Listener = t.Port
 				add(e, r.Match)
 			}
 		}

@@ -115,25 +115,25 @@ anybody→edge|any|direct|*.example.com|=/direct
 anybody→edge|any|other-port||/ids
 anybody→edge|any|rewritten||/shop/
 anybody→edge|POST|kept|www.example.com|/orders/
-edge→orders-v2|GET|orders/canary||/orders/|narrowed
-edge→orders|any|orders/ids||~/orders/[0-9]+
-edge→orders|any|orders/ids||~/orders/[0-9]+
-edge→orders|any|orders/ids||~.*/[0-9]+&~/orders/[0-9]+
-edge→orders|GET|orders/canary||/orders/|narrowed
-edge→orders|POST|orders/one||=/orders/new
-edge→orders|POST|orders/one||=/orders/new
-edge→store|any|store/||=/s
-edge→store|POST|orders/calls||/shop.Store/
-edge→store|POST|orders/calls||~.*/[0-9]+&/shop.Store/
-web→orders-v2|GET|orders/canary||/orders|narrowed
-web→orders|any|orders/ids||~/orders/[0-9]+
-web→orders|GET|orders/canary||/orders|narrowed
-web→orders|POST|orders/one||=/orders/new
+edge→orders-v2:8080|GET|orders/canary||/orders/|narrowed
+edge→orders:8080|any|orders/ids||~/orders/[0-9]+
+edge→orders:8080|any|orders/ids||~/orders/[0-9]+
+edge→orders:8080|any|orders/ids||~.*/[0-9]+&~/orders/[0-9]+
+edge→orders:8080|GET|orders/canary||/orders/|narrowed
+edge→orders:8080|POST|orders/one||=/orders/new
+edge→orders:8080|POST|orders/one||=/orders/new
+edge→store:8080|any|store/||=/s
+edge→store:8080|POST|orders/calls||/shop.Store/
+edge→store:8080|POST|orders/calls||~.*/[0-9]+&/shop.Store/
+web→orders-v2:8080|GET|orders/canary||/orders|narrowed
+web→orders:8080|any|orders/ids||~/orders/[0-9]+
+web→orders:8080|GET|orders/canary||/orders|narrowed
+web→orders:8080|POST|orders/one||=/orders/new
 web→store|6379|orders/bytes||
 web→store|6379|store/||
 web→store|any|store/||
-web→store|POST|orders/call||=/shop.Store/Get
-web→store|POST|orders/calls||/shop.Store/
+web→store:8080|POST|orders/call||=/shop.Store/Get
+web→store:8080|POST|orders/calls||/shop.Store/
 `), " ", ""))
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
@@ -170,7 +170,11 @@ func edgeText(e mesh.Edge) string {
 			paths = append(paths, p.Prefix)
 		}
 	}
-	text := from + "→" + e.Callee.Name + "|" + what + "|" + by + "|" + host + "|" + strings.Join(paths, "&")
+	at := "" // the listener
+	if e.Listener != 0 {
+		at = fmt.Sprint(":", e.Listener)
+	}
+	text := from + "→" + e.Callee.Name + at + "|" + what + "|" + by + "|" + host + "|" + strings.Join(paths, "&")
 	if e.Narrowed {
 		text += "|narrowed"
 	}

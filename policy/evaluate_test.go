@@ -464,3 +464,22 @@ allow contains "all" if count(input.jwt) == 3
 	}
 	wg.Wait()
 }
+
+func TestARuleMayAskForAListenersPort(t *testing.T) {
+	c, err := policy.Compile(policy.NewRevision("", "", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"x\" if input.request.port == 8080\nallow contains \"none\" if {\n\tinput.request\n\tnot input.request.port\n}\n"}}, policy.Generated{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[uint32]string{8080: "x", 8081: "", 0: "none"} { // 0 is what an agent does not know
+		in := call("GET", "/", web)
+		in.Request.Port = port
+		d, err := c.Evaluate(t.Context(), in)
+		got := ""
+		for _, r := range d.Allow {
+			got += r.Name
+		}
+		if err != nil || got != want {
+			t.Errorf("port %d: %q, want %q; %v", port, got, want, err)
+		}
+	}
+}

@@ -50,11 +50,12 @@ type Request struct {
 	// policy sees them so as header_lines, and as headers split into values.
 	Headers  map[string][]string
 	Protocol string
+	// Port is that of the listener; 0 is not known, and not there.
+	Port uint32
 	// What package envoy.authz sees besides, as Envoy has it: path and query in
 	// one, the host as it was written, and when the request came.
 	RawTarget, Authority, Scheme string
 	Received                     time.Time
-	Port                         uint32 // of the listener, for exemptions only; 0 is not known
 }
 
 // Connection is one to a listener of bytes: of what goes over it nothing is known.

@@ -63,7 +63,7 @@ func (c Connection) term() *ast.Term {
 
 func (r Request) term() *ast.Term {
 	headers, lines := headerTerms(r.Headers)
-	return ast.ObjectTerm(
+	pairs := append(make([][2]*ast.Term, 0, 9),
 		[2]*ast.Term{keyMethod, ast.StringTerm(r.Method)},
 		[2]*ast.Term{keyPath, ast.StringTerm(r.Path)},
 		[2]*ast.Term{keySegments, listTerm(r.Segments)},
@@ -73,6 +73,10 @@ func (r Request) term() *ast.Term {
 		[2]*ast.Term{keyHeaderLines, lines},
 		[2]*ast.Term{keyProtocol, ast.StringTerm(r.Protocol)},
 	)
+	if r.Port != 0 {
+		pairs = append(pairs, [2]*ast.Term{keyPort, ast.UIntNumberTerm(uint64(r.Port))})
+	}
+	return ast.ObjectTerm(pairs...)
 }
 
 // term of an unverified peer is the empty object, unless it is known by where it is.

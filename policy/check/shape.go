@@ -47,7 +47,7 @@ func fields(f map[string]*shape) *shape { return &shape{kind: isObject, fields: 
 func inputShape(compat bool) *shape {
 	in := fields(map[string]*shape{
 		"request": fields(map[string]*shape{
-			"method": aText, "path": aText, "host": aText, "protocol": aText, "segments": aList,
+			"method": aText, "path": aText, "host": aText, "protocol": aText, "port": aPort, "segments": aList,
 			"query": {kind: isLists}, "headers": {kind: isLists}, "header_lines": {kind: isLists},
 		}),
 		"connection": fields(map[string]*shape{"protocol": aText, "port": aPort}),

@@ -46,9 +46,6 @@ func (d *drafting) declare(name string) {
 		case n.Gateway != nil:
 			d.notes = append(d.notes, fmt.Sprintf("%s: anybody may send it what its routes take, since its callers are outside of the mesh; who all have identities can be named in its rules", of))
 		}
-		if ports := mesh.PortsOf(n, nil); n.Gateway == nil && len(ports) > 1 && len(d.rules[n.Ref]) > 0 {
-			d.notes = append(d.notes, fmt.Sprintf("%s has %d listeners of requests: a policy does not see by which of them one comes, so whoever may call one of them may make the same calls at all", called(n.Ref), len(ports)))
-		}
 	}
 	if f := d.mesh.Graph.Mesh(name); f != nil && f.EgressFilter != nil && f.EgressFilter.Type == mesh.EgressAllowAll {
 		d.notes = append(d.notes, fmt.Sprintf("mesh %s lets its nodes call whom they like (ALLOW_ALL): what they call beside their backends is not declared, and gets no rule", name))
@@ -64,6 +61,9 @@ func (d *drafting) declare(name string) {
 // ofEdge is the rule of an edge, if its names allow for one.
 func (d *drafting) ofEdge(e mesh.Edge) (rule, bool) {
 	r := rule{by: "anybody", port: e.Port, host: e.Host, why: []string{because(e)}}
+	if len(mesh.PortsOf(e.Callee, nil)) > 1 { // else there is no other one
+		r.listener = e.Listener
+	}
 	if e.Caller != nil {
 		r.by, r.caller = called(e.Caller.Ref), d.mesh.id(e.Caller.Ref)
 	}

@@ -15,11 +15,13 @@ type rule struct {
 	caller string // its SPIFFE ID; "" for anybody
 	by     string // the caller as people call it
 	// port is that of connections; 0 of requests, which are all that follows.
-	port    uint32
-	host    mesh.HostMatch
-	methods []string // sorted; none for any
-	paths   []path   // all must hold
-	why     []string
+	port uint32
+	// listener is the port of the one to which they come; 0 for any.
+	listener uint32
+	host     mesh.HostMatch
+	methods  []string // sorted; none for any
+	paths    []path   // all must hold
+	why      []string
 }
 
 // path is what a rule asks of a path: a match of App Mesh's, or a template, in which * stands
@@ -63,7 +65,7 @@ func (p path) implies(o path) bool {
 
 // covers reports whether r allows all that o does, as far as can be told.
 func (r rule) covers(o rule) bool {
-	if r.caller != "" && r.caller != o.caller || r.port != o.port {
+	if r.caller != "" && r.caller != o.caller || r.port != o.port || r.listener != 0 && r.listener != o.listener {
 		return false
 	}
 	if r.host != (mesh.HostMatch{}) && r.host != o.host {
@@ -94,6 +96,9 @@ func (r rule) conditions() []string {
 		return lines
 	}
 	identities := len(lines)
+	if r.listener != 0 {
+		add("input.request.port == %d", r.listener)
+	}
 	switch {
 	case r.host.Exact != "":
 		add("input.request.host == %s", quote(r.host.Exact))
@@ -167,7 +172,10 @@ func (r rule) String() string {
 			where += p.Prefix + "*"
 		}
 	}
-	return strings.TrimSpace(r.by + " may " + what + " " + where)
+	if r.listener != 0 {
+		where += fmt.Sprintf(" at port %d", r.listener)
+	}
+	return r.by + " may " + strings.TrimSpace(what+" "+strings.TrimSpace(where))
 }
 
 // quote is a text of Rego's.

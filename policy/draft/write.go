@@ -99,7 +99,7 @@ func slug(s string) string {
 // call is one as a test gives it to a policy.
 type call struct {
 	caller, method, host, path string
-	port                       uint32
+	port, listener             uint32
 }
 
 func (c call) input() string {
@@ -114,7 +114,11 @@ func (c call) input() string {
 	if c.host != "" {
 		host = `"host": ` + quote(c.host) + ", "
 	}
-	return fmt.Sprintf(`{"source": {%s}, "request": {"method": %s, %s"path": %s}}`, source, quote(c.method), host, quote(c.path))
+	port := ""
+	if c.listener != 0 {
+		port = fmt.Sprintf(`, "port": %d`, c.listener)
+	}
+	return fmt.Sprintf(`{"source": {%s}, "request": {"method": %s, %s"path": %s%s}}`, source, quote(c.method), host, quote(c.path), port)
 }
 
 // test is one rule's: a call that it allows, and those that differ from it in one thing, which
@@ -134,7 +138,7 @@ func (r rule) test(test, name, allow string, example Example) string {
 
 // example is a call that the rule allows, if one is found.
 func (r rule) example(of Example) (call, bool) {
-	c := call{caller: r.caller, method: "GET", path: "/", port: r.port, host: r.host.Exact}
+	c := call{caller: r.caller, method: "GET", path: "/", port: r.port, listener: r.listener, host: r.host.Exact}
 	if r.host.Suffix != "" {
 		c.host = "www" + r.host.Suffix
 	}
@@ -171,6 +175,9 @@ func (r rule) others(good call) []call {
 	if r.port != 0 {
 		with(func(c *call) { c.port = c.port%65535 + 1 })
 		return list
+	}
+	if r.listener != 0 {
+		with(func(c *call) { c.listener = c.listener%65535 + 1 })
 	}
 	if good.host != "" {
 		with(func(c *call) { c.host = "other.example.invalid" })

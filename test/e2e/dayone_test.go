@@ -317,7 +317,7 @@ func (d *day) pair(from, to *mesh.VirtualNode, asked []xdstest.What) {
 			continue
 		}
 		for _, w := range slices.Concat([]xdstest.What{{Method: http.MethodGet, Path: "/"}, {Method: http.MethodPost, Path: "/other"}}, asked) {
-			if w.Port != 0 || from.Gateway != nil && !d.throughGateway(from, l) || l.Probe != nil && w.Method == http.MethodGet && w.Path == l.Probe.Path {
+			if w.Port != 0 || w.Listener != 0 && w.Listener != l.Port || from.Gateway != nil && !d.throughGateway(from, l) || l.Probe != nil && w.Method == http.MethodGet && w.Path == l.Probe.Path {
 				continue // or what whoever has it as a backend asks to know whether it is well
 			}
 			a := d.atPair(from, to, l, w)

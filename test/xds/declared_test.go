@@ -73,7 +73,7 @@ func TestAPolicyFromTheMeshOfEverySampleLetsThroughWhatItsRoutesSendAndNothingEl
 
 // How many requests there were when this was written: where predict shows fewer of a route, less
 // is asked here.
-const minSent, minRefused = 401, 7214
+const minSent, minRefused = 401, 7609
 
 // declaring is a mesh's policy, and requests at it.
 type declaring struct {
@@ -157,7 +157,7 @@ func (a *declaring) wants(from, to *mesh.VirtualNode, w xdstest.What, allowed bo
 	if w.Port != 0 {
 		in.Connection = &policy.Connection{Protocol: "tcp", Port: w.Port}
 	} else {
-		in.Request = policy.Request{Method: w.Method, Host: w.Host, Path: w.Path}
+		in.Request = policy.Request{Method: w.Method, Host: w.Host, Path: w.Path, Port: w.Listener}
 	}
 	got, err := a.policy.Evaluate(a.t.Context(), in)
 	if err != nil || got.Allowed != allowed {

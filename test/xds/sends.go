@@ -46,6 +46,7 @@ type Asked struct {
 // What is a call at a callee.
 type What struct {
 	Method, Host, Path string
+	Listener           uint32 // the port to which a request comes
 	Port               uint32 // of a connection
 }
 
@@ -88,7 +89,7 @@ func (s *Sends) host(g *mesh.Graph, from *mesh.VirtualNode, rc *routev3.RouteCon
 				return err
 			}
 			for _, callee := range callees {
-				s.Callees[callee] = true
+				s.Callees[callee.ref] = true
 			}
 		}
 	}
@@ -110,7 +111,7 @@ func (s *Sends) host(g *mesh.Graph, from *mesh.VirtualNode, rc *routev3.RouteCon
 				return fmt.Errorf("%s: %w", rc.GetName(), err)
 			}
 			send.Listener = uint32(n)
-			send.Asked = append(send.Asked, Asked{from.Ref, What{Method: request.Method, Host: request.Authority, Path: path}})
+			send.Asked = append(send.Asked, Asked{from.Ref, What{Method: request.Method, Host: request.Authority, Path: path, Listener: send.Listener}})
 		}
 		if path, err = rewritten(out.Route, path); err != nil {
 			return err
@@ -120,7 +121,7 @@ func (s *Sends) host(g *mesh.Graph, from *mesh.VirtualNode, rc *routev3.RouteCon
 			return err
 		}
 		for _, callee := range callees {
-			send.Asked = append(send.Asked, Asked{callee, What{Method: request.Method, Path: path}})
+			send.Asked = append(send.Asked, Asked{callee.ref, What{Method: request.Method, Path: path, Listener: callee.port}})
 		}
 		s.List = append(s.List, send)
 	}
@@ -154,8 +155,14 @@ func serviceOf(g *mesh.Graph, from, to *mesh.VirtualNode, port uint32) string {
 	return ""
 }
 
-// calleesOf are the virtual nodes to which a route leads.
-func calleesOf(g *mesh.Graph, mesh string, to *routev3.RouteAction) (list []proxy.Ref, err error) {
+// listener is one of a virtual node.
+type listener struct {
+	ref  proxy.Ref
+	port uint32
+}
+
+// calleesOf are the listeners of virtual nodes to which a route leads.
+func calleesOf(g *mesh.Graph, mesh string, to *routev3.RouteAction) (list []listener, err error) {
 	names := []string{to.GetCluster()}
 	for _, c := range to.GetWeightedClusters().GetClusters() {
 		names = append(names, c.GetName())
@@ -163,9 +170,16 @@ func calleesOf(g *mesh.Graph, mesh string, to *routev3.RouteAction) (list []prox
 	for _, name := range names {
 		for _, n := range g.Nodes(mesh) {
 			for _, protocol := range []string{"http", "http2", "grpc"} {
-				if strings.HasPrefix(name, "cds_egress_"+n.Mesh+"_"+n.Name+"_"+protocol+"_") {
-					list = append(list, n.Ref)
+				rest, ok := strings.CutPrefix(name, "cds_egress_"+n.Mesh+"_"+n.Name+"_"+protocol+"_")
+				if !ok {
+					continue
 				}
+				rest, _, _ = strings.Cut(rest, "_")
+				port, err := strconv.ParseUint(rest, 10, 16)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", name, err)
+				}
+				list = append(list, listener{n.Ref, uint32(port)})
 			}
 		}
 	}
