@@ -45,7 +45,7 @@ type share struct {
 	series map[key]*series
 }
 
-// key is what is told together.
+// key is what answers of one series have in common.
 type key struct {
 	source, destination, kind string
 	observed                  bool
@@ -72,7 +72,7 @@ func (k key) size() int { return perSeries + len(k.source) + len(k.destination) 
 // New returns an empty one that may have so many bytes.
 func New(bytes int) *Day { return &Day{bytes: bytes, now: time.Now, shares: map[string]*share{}} }
 
-// Add keeps an answer. It does not keep d.
+// Add keeps an answer, and nothing of a itself.
 func (d *Day) Add(a *api.Decision) {
 	at := a.GetTime().AsTime()
 	k := keyOf(a)

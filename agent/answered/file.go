@@ -77,12 +77,12 @@ func (d *Day) load(file string) error {
 		case err != nil:
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		d.again(a)
+		d.restore(a)
 	}
 }
 
-// again keeps what was kept once.
-func (d *Day) again(a *api.Decision) {
+// restore keeps a record of the file, unless it is older than a day by now.
+func (d *Day) restore(a *api.Decision) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := record{first: a.GetFirst().AsTime(), last: a.GetLast().AsTime(), count: a.GetCount(), sample: encoded(a)}

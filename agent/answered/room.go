@@ -72,18 +72,18 @@ func (d *Day) drop(sh *share, before time.Time) {
 
 // join makes one of all records that began within the same time, and returns what that freed.
 func (s *series) join(within time.Duration) (freed int) {
-	kept := s.list[:0]
+	joined := s.list[:0]
 	for _, r := range s.list {
-		if n := len(kept) - 1; n >= 0 && kept[n].first.Truncate(within).Equal(r.first.Truncate(within)) {
-			if kept[n].count += r.count; r.last.After(kept[n].last) {
-				kept[n].last = r.last
+		if n := len(joined) - 1; n >= 0 && joined[n].first.Truncate(within).Equal(r.first.Truncate(within)) {
+			if joined[n].count += r.count; r.last.After(joined[n].last) {
+				joined[n].last = r.last
 			}
 			freed += r.size()
 			continue
 		}
-		kept = append(kept, r)
+		joined = append(joined, r)
 	}
-	clear(s.list[len(kept):])
-	s.list = kept
+	clear(s.list[len(joined):])
+	s.list = joined
 	return freed
 }

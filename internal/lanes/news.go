@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What one owner has said may cost little, as often as he likes. After more he rests.
+// little is what looking at what an owner said may cost without a rest.
 const little = 5 * time.Millisecond
 
 // News are the newest of what each of many owners says, and which of them have said something
@@ -19,7 +19,7 @@ type News[T any] struct {
 	changed chan struct{}        // nil while nobody waits
 }
 
-// Say has an owner say something in the place of what he said before.
+// Say puts what an owner says in the place of what it said before.
 func (n *News[T]) Say(owner string, what T) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -30,7 +30,7 @@ func (n *News[T]) Say(owner string, what T) {
 	n.wake()
 }
 
-// Forget has an owner be gone, unless he is there, which is asked under a lock.
+// Forget drops an owner that has gone, unless it is there, which is asked under a lock.
 func (n *News[T]) Forget(owner string, there func() bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -114,7 +114,7 @@ func (n *News[T]) Take() (said map[string]T, gone []string) {
 	return said, gone
 }
 
-// Cost has an owner rest for a multiple of what it took to look at what he said.
+// Cost has an owner rest for a multiple of what it took to look at what it said.
 func (n *News[T]) Cost(owner string, took time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

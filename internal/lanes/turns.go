@@ -6,8 +6,8 @@ import (
 )
 
 // Turns are taken before a lock by those of whom there may be many, so that whoever takes the lock
-// without one waits for one of them at most. An owner has one of its own wait, so that those of
-// others come next.
+// without one waits for one of them at most. Of one owner one waits for the turn of all, and the
+// others for that one, so that other owners come next.
 type Turns struct {
 	all sync.Mutex
 
@@ -28,8 +28,7 @@ func (t *Turns) Owners() int {
 	return len(t.each)
 }
 
-// Take waits for an owner's turn, and returns how to end it. It is in vain for one who has gone
-// meanwhile.
+// Take waits for an owner's turn, and returns how to end it; an error if ctx ends before.
 func (t *Turns) Take(ctx context.Context, owner string) (end func(), err error) {
 	t.mu.Lock()
 	of := t.each[owner]

@@ -78,7 +78,7 @@ func (d *drafting) ofEdge(e mesh.Edge) (rule, bool) {
 	return r, (e.Caller == nil || r.caller != "") && d.mesh.unwritten(e.Callee.Ref) == ""
 }
 
-// because is by what an edge is declared.
+// because returns the service or route that declares an edge.
 func because(e mesh.Edge) string {
 	switch {
 	case e.Caller == nil:
@@ -89,7 +89,7 @@ func because(e mesh.Edge) string {
 	return e.Service + ", route " + e.Route
 }
 
-// called is a virtual node or gateway as people call it.
+// called returns the name of a virtual node or gateway for people.
 func called(r proxy.Ref) string { return r.Mesh + "/" + r.Name }
 
 // mostFew are named in a note.

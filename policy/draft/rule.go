@@ -178,7 +178,7 @@ func (r rule) String() string {
 	return r.by + " may " + strings.TrimSpace(what+" "+strings.TrimSpace(where))
 }
 
-// quote is a text of Rego's.
+// quote returns a text as a string of Rego.
 func quote(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -189,7 +189,7 @@ func quote(s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// raw is quote without escapes, where that can be.
+// raw returns a text as a raw string of Rego, or as quote does where it can be none.
 func raw(s string) string {
 	if strings.ContainsAny(s, "`\n\r") {
 		return quote(s)

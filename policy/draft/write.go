@@ -55,7 +55,7 @@ func testPackage(callee proxy.Ref, form string) string {
 	return policy.PackageName(callee.Mesh + "/" + callee.Name + "/" + form + "_test")
 }
 
-// comment writes lines of one.
+// comment writes a text as lines of comment.
 func comment(b *strings.Builder, text string) {
 	for line := range strings.Lines(text) {
 		b.WriteString("# " + plain.Line(strings.TrimSuffix(line, "\n")) + "\n")

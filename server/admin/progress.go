@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// progressPace is how often it is looked how far a change has come, at most.
+	// progressPace is the least time from one look at how far a change has come to the next.
 	progressPace = 50 * time.Millisecond
-	// progressIdle is how long nothing is looked at where no agent says anything.
+	// progressIdle is the most, where no agent says anything.
 	progressIdle = time.Second
 )
 
@@ -64,7 +64,7 @@ func (s *Server) await(ctx context.Context, wake <-chan struct{}, most time.Dura
 	return nil
 }
 
-// progress is how it is now with the proxies of virtual nodes.
+// progress returns what the proxies of virtual nodes have now.
 func (s *Server) progress(nodes []*api.Effect_Node, since uint64) *api.ProgressResponse {
 	resp := &api.ProgressResponse{Settled: true}
 	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool { return !serves(st) })
@@ -90,7 +90,7 @@ func refOfNode(n *api.Effect_Node) proxy.Ref {
 	return proxy.For(n.GetNode().GetMesh(), n.GetNode().GetName(), n.GetNode().GetGateway())
 }
 
-// progressAt is how it is with the proxies of a virtual node at one agent.
+// progressAt returns what the proxies of a virtual node at one agent have.
 func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64) (list []*api.ProgressResponse_Proxy) {
 	var of []*api.ProxyStatus
 	for _, p := range at.Report.GetProxies() {

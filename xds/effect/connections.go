@@ -37,7 +37,7 @@ func (e *Effect) connections(before, after *ads.Resource) error {
 	return nil
 }
 
-// listenerIn is empty of nil.
+// listenerIn returns the listener of a resource, an empty one of nil.
 func listenerIn(r *ads.Resource) (*listenerv3.Listener, error) {
 	l := &listenerv3.Listener{}
 	if r == nil {
