@@ -1,6 +1,7 @@
 package xdstest_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"signet.example/policy"
 	"signet.example/policy/check"
 	"signet.example/policy/draft"
+	"signet.example/policy/sandbox"
 	"signet.example/policy/tree"
 	"signet.example/proxy"
 	"signet.example/server/policies"
@@ -160,6 +162,9 @@ func (a *declaring) wants(from, to *mesh.VirtualNode, w xdstest.What, allowed bo
 		in.Request = policy.Request{Method: w.Method, Host: w.Host, Path: w.Path, Port: w.Listener}
 	}
 	got, err := a.policy.Evaluate(a.t.Context(), in)
+	for again := 0; errors.Is(err, sandbox.ErrLimit) && again < 20; again++ { // the clock's bound is passed on a busy host
+		got, err = a.policy.Evaluate(a.t.Context(), in)
+	}
 	if err != nil || got.Allowed != allowed {
 		a.t.Errorf("%s: %s at %s, %+v: allowed is %t, want %t; %v %v", a.name, in.Source.ID, in.Destination.ID, w, got.Allowed, allowed, got.Allow, err)
 	}
