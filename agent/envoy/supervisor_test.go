@@ -19,12 +19,21 @@ import (
 type unbound struct {
 	mu         sync.Mutex
 	configured map[string]proxy.Shape // guarded by mu
+	times      map[string]int         // how often each was; guarded by mu
 }
 
 func (u *unbound) Configure(name string, _ proxy.Ref, shape proxy.Shape) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.configured[name] = shape
+	u.times[name]++
+}
+
+// begun is how often a proxy has been configured.
+func (u *unbound) begun(name string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.times[name]
 }
 
 func (u *unbound) Unconfigure(name string) {
@@ -74,7 +83,7 @@ func aSupervisor(t *testing.T, first ...Proxy) *running {
 
 func aLoggingSupervisor(t *testing.T, log *slog.Logger, first ...Proxy) *running {
 	t.Helper()
-	v := &unbound{configured: map[string]proxy.Shape{}}
+	v := &unbound{configured: map[string]proxy.Shape{}, times: map[string]int{}}
 	s := &running{New(Config{
 		Program: "/bin/true", Views: v, Check: func(Proxy) error { return nil }, Revoked: func(error) bool { return false },
 		Changed: func() {}, Metrics: NewMetrics(prometheus.NewRegistry()), Log: log,
@@ -160,6 +169,12 @@ func TestAProxyThatIsAddedBackWhileItDrainsWaitsForItsEnd(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	s.await(t, "a@1", "b@2")
 	close(log.goOn)
+	for tries := 0; s.views.begun("a") < 2; tries++ { // between the two there is a moment without either
+		if tries == 1000 {
+			t.Fatal("the one that was added back did not begin")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	s.await(t, "a@1", "b@2")
 	for range 20 { // the one that ended has taken nothing from the other
 		if p, ok := s.views.shape("a"); !ok {
