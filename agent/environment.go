@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"slices"
 
+	"signet.example/agent/appmeshenv"
 	"signet.example/internal/environ"
 )
 
@@ -21,5 +22,9 @@ func Variables() []environ.Variable {
 
 // FromEnvironment is what an environment says, as an agent's file; nil where it says nothing.
 func FromEnvironment(of []string) ([]byte, error) {
+	of, err := appmeshenv.Signets(of)
+	if err != nil {
+		return nil, err
+	}
 	return environ.Text(of, "SIGNET_", Variables(), "SIGNET_TOKEN", "SIGNET_LOG_FORMAT")
 }

@@ -74,3 +74,30 @@ func TestATasksTimesFitIntoWhatItHasToStop(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestNamesOfAppMeshsEnvironmentAreObeyedOrRefused(t *testing.T) {
+	for environ, want := range map[string]Proxy{
+		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop/virtualNode/web ENVOY_CONCURRENCY=3": {Mesh: "shop", VirtualNode: "web", Concurrency: 3},
+		"APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/web":                                                       {Mesh: "shop", VirtualNode: "web"},
+		"APPMESH_RESOURCE_NAME=mesh/shop/virtualGateway/edge":                                                       {Mesh: "shop", VirtualGateway: "edge"},
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web SIGNET_PROXY_VIRTUAL_NODE=web2 SIGNET_PROXY_MESH=new":       {Mesh: "new", VirtualNode: "web2"},
+	} {
+		c, err := read(t, strings.Fields(environ)...)
+		if err != nil || len(c.Proxies) != 1 || c.Proxies[0].Mesh != want.Mesh || c.Proxies[0].VirtualNode != want.VirtualNode ||
+			c.Proxies[0].VirtualGateway != want.VirtualGateway || c.Proxies[0].Concurrency != want.Concurrency {
+			t.Errorf("%s: %+v, %v", environ, c.Proxies, err)
+		}
+	}
+	for environ, want := range map[string]string{
+		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop": "APPMESH_RESOURCE_ARN: want mesh/MESH/virtualNode/NAME",
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualRouter/r":                        "want a virtualNode or virtualGateway",
+		"APPMESH_XDS_ENDPOINT=unix:///x.sock":                                   "APPMESH_XDS_ENDPOINT: routes come from Signet's server: SIGNET_SERVER",
+		"ENABLE_ENVOY_XRAY_TRACING=1":                                           "ENABLE_ENVOY_XRAY_TRACING: this version has nothing like it",
+		"ENVOY_ADMIN_ACCESS_PORT=9901":                                          "ENVOY_ADMIN_ACCESS_PORT: Envoy's admin interface",
+		"ENVOY_LOG_LEVEL=debug":                                                 "ENVOY_LOG_LEVEL: Envoy logs warnings",
+	} {
+		if _, err := read(t, environ); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", environ, err, want)
+		}
+	}
+}

@@ -75,6 +75,7 @@ var imports = map[string][]string{
 	"server":            {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/cloudmap", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/roster", "server/groups", "server/access", "server/admin", "server/check", "server/departures", "server/drafts", "server/proxies", "server/refused", "server/views", "internal", "proxy", "xds/effect"},
 	"dev":               {"api"},
 	"cmd":               {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal"},
+	"agent/appmeshenv":  {},
 	"agent/local":       {"internal"},
 	"agent/svids":       {"identity", "internal"},
 	"agent/answered":    {"api", "internal"},
@@ -87,7 +88,7 @@ var imports = map[string][]string{
 	"agent/wayout":      {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {

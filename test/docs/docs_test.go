@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent"
+	"signet.example/agent/appmeshenv"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/policy/check"
@@ -103,6 +104,27 @@ func TestThePageOfTasksListsTheVariablesThatThereAre(t *testing.T) {
 		if key != "" {
 			t.Errorf("docs/TASKS.md lists %s, and there is no such variable", name)
 		}
+	}
+}
+
+func TestThePageOfTasksListsAppMeshsNamesAsTheyAreTaken(t *testing.T) {
+	var want []string
+	for _, n := range appmeshenv.Names {
+		row := "| `" + n.Name + "` | obeyed: "
+		if n.Refused != "" {
+			row = "| `" + n.Name + "` | refused: " + n.Refused + " |"
+		}
+		want = append(want, row)
+	}
+	_, table, _ := strings.Cut(read(t, "docs", "TASKS.md"), "| of App Mesh | |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for i, row := range strings.Split(table, "\n") {
+		if i >= len(want) || !strings.HasPrefix(row, want[i]) {
+			t.Errorf("docs/TASKS.md has %q, which is not what is done", row)
+		}
+	}
+	if n := strings.Count(table, "\n") + 1; n != len(want) {
+		t.Errorf("docs/TASKS.md has %d of %d names", n, len(want))
 	}
 }
 

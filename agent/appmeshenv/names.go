@@ -1,0 +1,109 @@
+// Package appmeshenv has the variables that App Mesh's images were configured by: which of them
+// are obeyed, and why the others are refused.
+//
+// It must not know what an agent does with them: what is obeyed is given as variables of Signet's.
+//
+// # Concurrency
+//
+// Everything is a value.
+package appmeshenv
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Name is a variable of the environment that App Mesh's images had.
+type Name struct {
+	// Name, or with * at its end how such names begin.
+	Name string
+	// Refused is why it is, and what to do; "" where it is obeyed.
+	Refused string
+
+	// keys of the file that its value gives, and the words for them.
+	keys func(value string) (map[string]string, error)
+}
+
+const notYet = "this version has nothing like it: take it out"
+
+// Names are those that are obeyed, or refused by name: what is only ignored would look as if it
+// went on. A variable of Signet's wins over one of these.
+var Names = []Name{
+	{Name: "APPMESH_RESOURCE_ARN", keys: resource},
+	{Name: "APPMESH_RESOURCE_NAME", keys: resource},
+	{Name: "APPMESH_VIRTUAL_NODE_NAME", keys: resource},
+	{Name: "ENVOY_CONCURRENCY", keys: func(value string) (map[string]string, error) {
+		return map[string]string{"SIGNET_PROXY_CONCURRENCY": value}, nil
+	}},
+	{Name: "APPMESH_XDS_ENDPOINT", Refused: "routes come from Signet's server: SIGNET_SERVER"},
+	{Name: "APPMESH_SDS_SOCKET_PATH", Refused: "certificates come from Signet's server: take it out"},
+	{Name: "APPMESH_RESOURCE_CLUSTER", Refused: notYet},
+	{Name: "APPMESH_VIRTUAL_NODE_CLUSTER", Refused: notYet},
+	{Name: "APPMESH_SIGNING_NAME", Refused: "nothing is signed for App Mesh: take it out"},
+	{Name: "APPMESH_METRIC_*", Refused: notYet},
+	{Name: "APPNET_*", Refused: "of App Mesh's own agent: take it out"},
+	{Name: "ENABLE_ENVOY_*", Refused: notYet},
+	{Name: "ENVOY_ADMIN_*", Refused: "Envoy's admin interface is the agent's alone, on a Unix socket: take it out"},
+	{Name: "ENVOY_LOG_LEVEL", Refused: "Envoy logs warnings, to the agent's log: SIGNET_LOG_LEVEL is that one's; take it out"},
+	{Name: "ENVOY_*", Refused: notYet},
+}
+
+// resource reads mesh/M/virtualNode/N, also at the end of an ARN, as App Mesh's agent does.
+func resource(value string) (map[string]string, error) {
+	path := value
+	if rest, ok := strings.CutPrefix(value, "arn:"); ok {
+		path = rest[strings.LastIndexByte(rest, ':')+1:]
+	}
+	p := strings.Split(path, "/")
+	if len(p) < 4 || p[0] != "mesh" || p[1] == "" || p[3] == "" {
+		return nil, fmt.Errorf("want mesh/MESH/virtualNode/NAME or its ARN, got %q", value)
+	}
+	switch p[2] {
+	case "virtualNode":
+		return map[string]string{"SIGNET_PROXY_MESH": p[1], "SIGNET_PROXY_VIRTUAL_NODE": p[3]}, nil
+	case "virtualGateway":
+		return map[string]string{"SIGNET_PROXY_MESH": p[1], "SIGNET_PROXY_VIRTUAL_GATEWAY": p[3]}, nil
+	}
+	return nil, fmt.Errorf("want a virtualNode or virtualGateway, got %q", value)
+}
+
+// Signets is an environment with what App Mesh's names say as variables of Signet's.
+func Signets(environ []string) ([]string, error) {
+	given := map[string]bool{}
+	for _, one := range environ {
+		name, value, _ := strings.Cut(one, "=")
+		given[name] = value != ""
+	}
+	out := slices.Clone(environ)
+	var refused []string
+	for _, one := range environ {
+		name, value, _ := strings.Cut(one, "=")
+		i := slices.IndexFunc(Names, func(n Name) bool {
+			begin, any := strings.CutSuffix(n.Name, "*")
+			return name == n.Name || any && strings.HasPrefix(name, begin)
+		})
+		switch {
+		case i < 0 || value == "":
+			continue
+		case Names[i].Refused != "":
+			refused = append(refused, name+": "+Names[i].Refused)
+			continue
+		}
+		keys, err := Names[i].keys(value)
+		if err != nil {
+			refused = append(refused, name+": "+err.Error())
+		}
+		ours := given["SIGNET_PROXY_VIRTUAL_NODE"] || given["SIGNET_PROXY_VIRTUAL_GATEWAY"]
+		for key, text := range keys {
+			if !given[key] && (!ours || key == "SIGNET_PROXY_CONCURRENCY") {
+				out = append(out, key+"="+text)
+			}
+		}
+	}
+	if refused != nil {
+		slices.Sort(refused)
+		return nil, fmt.Errorf("of App Mesh's environment: %s", strings.Join(refused, "; "))
+	}
+	return out, nil
+}
