@@ -1,8 +1,11 @@
 package envoy
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"signet.example/api"
 	"signet.example/proxy"
@@ -83,4 +86,37 @@ func FuzzNativeDenialLine(f *testing.F) {
 			t.Error("a denial allows")
 		}
 	})
+}
+
+func TestAnswersOfAProxyAreCountedByKindUntilItIsGone(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	e := of("web")
+	e.config.Metrics, e.config.Log = NewMetrics(registry), slog.New(slog.DiscardHandler)
+	line := func(details string) string {
+		return `{"msg":"native denial","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","way":"out","details":"` + details + `"}`
+	}
+	for _, details := range []string{"response_timeout", "response_timeout", "of a caller's making"} {
+		e.line(t.Context(), line(details))
+	}
+	counted := func() map[string]float64 {
+		got := map[string]float64{}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "signet_agent_proxy_answers_total" {
+					got[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+		return got
+	}
+	if got := counted(); len(got) != 2 || got["timeout"] != 2 || got["other"] != 1 {
+		t.Errorf("%v", got)
+	}
+	if e.config.Metrics.gone("web"); len(counted()) > 0 {
+		t.Error("one that is not run any more is counted still")
+	}
 }

@@ -89,7 +89,9 @@ func (e *envoy) line(ctx context.Context, line string) {
 		logLine(ctx, e.log, line)
 		return
 	}
-	e.config.Records.Answered(e.answered(l))
+	a := e.answered(l)
+	e.config.Metrics.answered(e.proxy.Name, a.GetKind())
+	e.config.Records.Answered(a)
 }
 
 // accessLog takes one line of the proxy's standard output.

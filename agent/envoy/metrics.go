@@ -11,6 +11,7 @@ type Metrics struct {
 	restarts         *prometheus.CounterVec
 	isReady          *prometheus.GaugeVec
 	handshakes       *prometheus.CounterVec
+	answers          *prometheus.CounterVec
 }
 
 // NewMetrics registers them.
@@ -21,12 +22,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		restarts:         auto.NewCounterVec(prometheus.CounterOpts{Name: "signet_agent_envoy_restarts_total", Help: "Restarts of a supervised Envoy."}, []string{"proxy"}),
 		isReady:          auto.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_agent_envoy_ready", Help: "1 where the supervised Envoy is ready."}, []string{"proxy"}),
 		handshakes:       auto.NewCounterVec(prometheus.CounterOpts{Name: "signet_agent_proxy_handshakes_total", Help: "TLS handshakes of a supervised Envoy, by side (callers, called) and key exchange (post_quantum, classical)."}, []string{"proxy", "side", "key_exchange"}),
+		answers:          auto.NewCounterVec(prometheus.CounterOpts{Name: "signet_agent_proxy_answers_total", Help: "Answers that a supervised Envoy made by itself, by kind (docs/ANSWERS.md)."}, []string{"proxy", "kind"}),
 	}
 }
 
 // begin has the series of a proxy's restarts: one that comes with its first event
 // hides it from rate and increase.
 func (m *Metrics) begin(name string) { m.restarts.WithLabelValues(name) }
+
+// answered counts one: kinds are those of a table, so that a proxy has no more series than it has
+// rows.
+func (m *Metrics) answered(name, kind string) { m.answers.WithLabelValues(name, kind).Inc() }
 
 func (m *Metrics) restarted(name string) { m.restarts.WithLabelValues(name).Inc() }
 
@@ -43,5 +49,6 @@ func (m *Metrics) gone(name string) {
 	m.fingerprintMatch.DeleteLabelValues(name)
 	m.isReady.DeleteLabelValues(name)
 	m.restarts.DeleteLabelValues(name)
+	m.answers.DeletePartialMatch(prometheus.Labels{"proxy": name})
 	m.handshakes.DeletePartialMatch(prometheus.Labels{"proxy": name})
 }
