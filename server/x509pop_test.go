@@ -66,24 +66,33 @@ type line struct {
 
 func (h *host) connect() line {
 	h.t.Helper()
-	raw, err := new(net.Dialer).DialContext(h.t.Context(), "tcp", h.rig.addr.Agents)
+	l, err := h.connectTo(h.rig.addr.Agents)
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	return l
+}
+
+func (h *host) connectTo(address string) (line, error) {
+	raw, err := new(net.Dialer).DialContext(h.t.Context(), "tcp", address)
+	if err != nil {
+		return line{}, err
 	}
 	c := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{h.hostKey}, NextProtos: []string{"h2"},
 		InsecureSkipVerify: true, //nolint:gosec // the server is under test
 	})
+	h.t.Cleanup(func() { _ = c.Close() })
 	if err := c.HandshakeContext(h.t.Context()); err != nil {
-		h.t.Fatal(err)
+		return line{}, err
 	}
 	conn, err := grpc.NewClient("passthrough:///made", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithPerRPCCredentials(anywhere{h.instance}), grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return c, nil }))
 	if err != nil {
-		h.t.Fatal(err)
+		return line{}, err
 	}
-	h.t.Cleanup(func() { _, _ = conn.Close(), c.Close() })
-	return line{c, conn}
+	h.t.Cleanup(func() { _ = conn.Close() })
+	return line{c, conn}, nil
 }
 
 // channel is the connection as this host's evidence is bound to it.
