@@ -5,12 +5,15 @@ import (
 	"net/netip"
 
 	"signet.example/api"
+	"signet.example/internal/ordered"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/access"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
+	"signet.example/server/kinds"
 	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/roster"
@@ -109,10 +112,16 @@ func (f follows) Follower(ctx context.Context) (views.Follower, error) {
 func (f follows) Review() { f.access.Review() }
 
 // viewed is the model as views ask for it (views.Model).
-type viewed struct{ *model.Model }
+type viewed struct{ of *model.Model }
+
+// Graph implements views.Model.
+func (v viewed) Graph() *mesh.Graph { return v.of.Graph() }
+
+// Objects implements views.Model.
+func (v viewed) Objects() ordered.Map[kinds.Key, *kinds.Object] { return v.of.Objects() }
 
 // Managed implements views.Model.
-func (v viewed) Managed(node proxy.Ref) bool { return v.Groups().Hosts.Any(node) }
+func (v viewed) Managed(node proxy.Ref) bool { return v.of.Groups().Hosts.Any(node) }
 
 // Grants implements views.Model.
-func (v viewed) Grants() views.Grants { return v.Groups().Granted }
+func (v viewed) Grants() views.Grants { return v.of.Groups().Granted }
