@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,7 @@ func made(t *testing.T, dir string) string {
 	if _, err := os.Stat(filepath.Join(root, ".bin", "image", runtime.GOARCH, "fetched")); err != nil {
 		parts.Missing(t, "the packages of others that images have: make deps")
 	}
-	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "image", "DIST="+dir, "ARCH="+runtime.GOARCH) //nolint:gosec // our own
+	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "image", "DIST="+dir, "ARCH="+runtime.GOARCH)
 	cmd.Env = append(os.Environ(), "MAKEFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make image: %v\n%s", err, out)
@@ -118,9 +119,7 @@ func content(t *testing.T, file string) map[string]entry {
 	for _, l := range manifest.Layers {
 		z, err := gzip.NewReader(bytes.NewReader(blob(l.Digest, nil)))
 		must(t, err)
-		for name, e := range entries(t, z) {
-			all[name] = e
-		}
+		maps.Copy(all, entries(t, z))
 	}
 	return all
 }
