@@ -60,16 +60,24 @@ func TestADrainingProxyIsToldWhenItsLastCallerHasLearnedOfIt(t *testing.T) {
 		defer web.mu.Unlock()
 		return web.last
 	}
-	follow := func(version string) {
-		front(&api.Report{Views: []*api.ViewStatus{{VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}, Version: version, Proxies: 1}}})
+	follow := func(version string, proxies int32) {
+		front(&api.Report{Views: []*api.ViewStatus{{VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}, Version: version, Proxies: proxies}}})
 	}
-	follow(version(true))
+	with := version(true)
+	follow(with, 1)
+	follow(with, 2) // reports of a session are taken one after the other: who has this one has heard of the first
+	eventually(t, "the server knows who calls", func() bool {
+		resp, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
+		return err == nil && slices.ContainsFunc(resp.GetAgents(), func(a *api.AgentInfo) bool {
+			return len(a.GetReport().GetViews()) == 1 && a.GetReport().GetViews()[0].GetProxies() == 2
+		})
+	})
 	back(&api.Report{Proxies: []*api.ProxyStatus{proxyOf("orders", api.ProxyStatus_DRAINING, 7)}})
 	without := version(false)
 	if withdrawn(nil, 500*time.Millisecond) {
 		t.Fatal("it is told although its caller is sent there")
 	}
-	if follow(without); !withdrawn(map[string]int64{"orders": 7}, 5*time.Second) {
+	if follow(without, 2); !withdrawn(map[string]int64{"orders": 7}, 5*time.Second) {
 		t.Error("it is not told")
 	}
 	if back(&api.Report{}); !withdrawn(nil, 5*time.Second) {
