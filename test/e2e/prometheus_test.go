@@ -37,6 +37,7 @@ func TestPrometheusSeesEveryMetricAndARotation(t *testing.T) {
 	})
 	w.AwaitRoute("front", "http://"+meshtest.HostOf("back")+"/")
 	p := startPrometheus(w, program)
+	w.Get("front", "http://undeclared.test.internal/") // which its proxy answers by itself
 
 	p.await("both targets", `count(up == 1)`, func(v float64) bool { return v == 2 })
 	page := read(t, "docs", "METRICS.md")
