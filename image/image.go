@@ -47,7 +47,8 @@ func (i image) write(in inputs, to string) error {
 	if err != nil {
 		return err
 	}
-	layers = append(layers, part{"bill of materials", []file{{name: "usr/share/doc/signet/sbom.cdx.json", mode: 0o644, body: bill}}})
+	last := &layers[len(layers)-1] // the bill is another whenever the program is
+	last.files = append(last.files, file{name: "usr/share/doc/signet/sbom.cdx.json", mode: 0o644, body: bill})
 	img, err := i.assemble(in, layers)
 	if err != nil {
 		return err

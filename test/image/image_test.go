@@ -228,10 +228,11 @@ func TestImagesRunWithoutARightOverAReadOnlyRoot(t *testing.T) {
 		if want := fmt.Sprintf("%d:%d", 1338-i, 1338-i); user != want {
 			t.Errorf("%s is run by %s, want %s", image, user, want)
 		}
-		if version := p.Do(append(bare, ref, "version")...); !strings.Contains(version, "signet") {
-			t.Errorf("%s says of its version: %s", image, version)
-		}
-		if image == "signet-agent" {
+		if image == "signet-server" {
+			if version := p.Do(append(bare, ref, "version")...); !strings.Contains(version, "signet") {
+				t.Errorf("%s says of its version: %s", image, version)
+			}
+		} else {
 			out, err := p.Try(append(append(bare, "--tmpfs", "/tmp:rw,mode=1777"), ref, "dev", "--once")...)
 			if err != nil {
 				t.Errorf("the demo in the image: %v\n%s", err, out)
