@@ -152,6 +152,7 @@ check: lint ## formatting, linters, go.mod, unit tests
 	@test -z "$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { .bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'); echo 'run .bin/gofumpt -w on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	$(GO) -C image vet ./... && $(GO) -C image mod tidy -diff
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count $(COUNT) -timeout 15m $(UNIT)
 	CGO_ENABLED=0 $(GO) test -tags legacypeer -shuffle on -parallel 8 -timeout 10m $(PEERS)
 

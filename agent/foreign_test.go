@@ -18,6 +18,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/test/parts"
 )
 
 const foreignName = "web@127.0.0.9" // of adsOf
@@ -78,7 +79,7 @@ func listenAs(t *testing.T) (port uint32, closed func()) {
 func listenAsUnknown(t *testing.T) (port uint32) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to listen as another user")
+		parts.Missing(t, "root: to listen as another user")
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
