@@ -17,10 +17,10 @@ import (
 	"signet.example/server"
 )
 
-// db opens the server's database beside the server.
+// db opens the server's database beside the server, and waits for what the server writes, as the server waits.
 func (r *rig) db() *sql.DB {
 	r.t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(r.cfg.DataDir, "store.db"))
+	db, err := sql.Open("sqlite", filepath.Join(r.cfg.DataDir, "store.db")+"?_pragma=busy_timeout(5000)")
 	if err != nil {
 		r.t.Fatal(err)
 	}
