@@ -50,6 +50,7 @@ var severities = map[string][]api.Finding_Severity{
 	findObserved:     {sevWarning},
 	findIngress:      {sevWarning},
 	findUnseen:       {sevWarning},
+	findNoIngress:    {sevWarning},
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},

@@ -50,6 +50,7 @@ const (
 	findObserved     = "SIG036"
 	findIngress      = "SIG037"
 	findUnseen       = "SIG038"
+	findNoIngress    = "SIG039"
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"

@@ -114,6 +114,11 @@ func sound(t *testing.T) Look {
 	return l
 }
 
+// behindALB is what a load balancer calls, and byALB the beginning of an issuer that is one.
+var behindALB = own("VirtualNodeOptions", "orders", "listeners: [{port: 80, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]")
+
+const byALB = `issuer: "https://login.example", clients: [web], signers: ["arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"], `
+
 // TestEachFindingIsOfItsConditionAlone has one thing wrong at a time. What is wrong on a
 // server that runs, and mended there, is server's test.
 func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
@@ -207,6 +212,7 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 			ofMesh("VirtualNode", "name: behind", "listeners: [{portMapping: {port: 8080, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]") +
 			"---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: behind}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]}\n")},
 		{"SIG038", "its routes look at color_header", sevWarning, stored(all + byUnderscore("shop", "web"))},
+		{"SIG039", "from ingress front, and no listener has one of this name", sevWarning, stored(all + behindALB + own("ALBIssuer", "login", byALB+"ingress: [alb, front]"))},
 		{"SIG034", "are not used", sevWarning, func(l *Look) { l.Losing = map[string][]error{"login": {errors.New("it is weak")}} }},
 		{"SIG034", "are not used", sevInfo, func(l *Look) { l.Losing = map[string][]error{"login": {jwt.ErrOtherUse}} }},
 		{"SIG040", "nobody may call out", sevWarning, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody listens"})},

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/authz/jwt"
+	"signet.example/internal/plain"
 	"signet.example/mesh"
 	"signet.example/server/kinds"
 )
@@ -25,6 +27,45 @@ func ingress(g *mesh.Graph, name string) []*api.Finding {
 		}
 	}
 	return list
+}
+
+// unmet are the findings of load balancers whose users' tokens come from where no listener
+// takes them: whoever the policy knows by them is nobody to it.
+func (l Look) unmet() []*api.Finding {
+	var list []*api.Finding
+	var known map[string]bool
+	for k, o := range l.Stored.Objects().From(kinds.Key{Kind: kinds.ALBIssuer}) {
+		issuer, ok := o.Value.(jwt.Issuer)
+		if k.Kind != kinds.ALBIssuer || !ok {
+			break
+		}
+		if known == nil { // few have any
+			known = ingressNames(l.Stored.Graph())
+		}
+		for _, name := range issuer.ALB.Ingress {
+			if !known[name] {
+				list = append(list, finding(findNoIngress, sevWarning, kinds.ALBIssuer+" "+k.Name,
+					"name the ingress of the listener that the load balancer calls so (VirtualNodeOptions, VirtualGatewayOptions), or correct spec.ingress of the ALBIssuer; signet apply -f FILE",
+					"it takes tokens from ingress %s, and no listener has one of this name: who comes by that load balancer is no user to the policy", plain.Text(name)))
+			}
+		}
+	}
+	return list
+}
+
+// ingressNames are those of all meshes, since an issuer is of none.
+func ingressNames(g *mesh.Graph) map[string]bool {
+	names := map[string]bool{}
+	for _, of := range g.Meshes() {
+		for _, node := range g.Nodes(of) {
+			for _, l := range node.Listeners {
+				for _, in := range l.Ingress {
+					names[in.Name] = true
+				}
+			}
+		}
+	}
+	return names
 }
 
 func rangesOf(list []netip.Prefix) string {

@@ -21,7 +21,7 @@ func observed(g *mesh.Graph, name string) []*api.Finding {
 				n++
 			}
 		}
-		return []*api.Finding{finding(findObserved, sevWarning, "MeshOptions "+name, fix+"apply it with authorization: enforce",
+		return []*api.Finding{finding(findObserved, sevWarning, "MeshOptions "+name, fix+"apply it whole, with authorization: enforce beside what else it has (signet get meshoptions "+name+" -o yaml)",
 			"nothing that the policy denies is denied at %d of the %d virtual nodes and gateways of mesh %s, only recorded", n, len(g.Nodes(name)), name)}
 	}
 	var list []*api.Finding
