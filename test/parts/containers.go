@@ -68,8 +68,9 @@ func Containers(t testing.TB) *Podman {
 			Missing(t, "cgroup v2: "+err.Error())
 		}
 	}
-	// What it keeps elsewhere is gone with this host.
-	for _, of := range []string{"/var/lib/containers", "/run/runc"} {
+	// What it keeps elsewhere is gone with this host, such as which addresses are given: a run that
+	// was killed gives none back.
+	for _, of := range []string{"/var/lib/containers", "/run/runc", "/run/containers"} {
 		if err := errors.Join(os.MkdirAll(of, 0o700), unix.Mount("tmpfs", of, "tmpfs", 0, "")); err != nil {
 			t.Fatal(err)
 		}
