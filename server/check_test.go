@@ -14,10 +14,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/server/policies"
 )
 
-// foundWithin is how soon a condition is to be a finding, and no longer one.
-const foundWithin = 5 * time.Second
+// foundWithin is how soon a condition is to be a finding, and no longer one. Some are none before
+// agents had this long to change it.
+const foundWithin = policies.StampDeadline + 5*time.Second
 
 // findings are those of an id whose subject or cause has a text.
 func (r *rig) findings(id, about string) (list []*api.Finding) {
