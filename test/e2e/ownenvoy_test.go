@@ -82,6 +82,14 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 		}
 	})
 	const registered = "web-envoy@"
+	endpoint := func() (there, healthy bool) { // as its agent reports it
+		for _, p := range w.Proxies() {
+			if p.GetName() == registered+bind {
+				return true, p.GetHealthy()
+			}
+		}
+		return false, false
+	}
 	t.Run("it is registered", func(t *testing.T) {
 		if out, _ := w.CLI("proxies", registered+bind, "-o", "wide"); !regexp.MustCompile(`(?m)^` + registered + bind + ` +test/web +ready +synced .* ` + bind + ` `).MatchString(out) {
 			t.Errorf("signet proxies:\n%s", out)
@@ -151,6 +159,8 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 			a, err := meshtest.Do(t, w.Client("front"), http.MethodGet, webHost+"/")
 			return err == nil && a.Status == 200
 		})
+		// Until then the server keeps it, as one that the new agent has not seen.
+		eventually(t, 10*time.Second, "a healthy endpoint of the new agent", func() bool { _, is := endpoint(); return is })
 	})
 	t.Run("it and the agent's are content with what they were sent", func(t *testing.T) {
 		for line := range strings.Lines(e.said(t) + w.Agent.Tail(1<<20)) {
@@ -162,16 +172,8 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 	whole := t
 	t.Run("when it ends it is unhealthy, and then gone", func(t *testing.T) {
 		e.end()
-		healthy := func() (there, is bool) {
-			for _, p := range w.Proxies() {
-				if p.GetName() == registered+bind {
-					return true, p.GetHealthy()
-				}
-			}
-			return false, false
-		}
-		eventually(t, 5*time.Second, "an unhealthy endpoint", func() bool { there, is := healthy(); return there && !is })
-		eventually(t, 30*time.Second, "no endpoint", func() bool { there, _ := healthy(); return !there })
+		eventually(t, 5*time.Second, "an unhealthy endpoint", func() bool { there, is := endpoint(); return there && !is })
+		eventually(t, 30*time.Second, "no endpoint", func() bool { there, _ := endpoint(); return !there })
 		e = startOwn(whole, program, dir, page(w.AgentDir())[1])
 		w.AwaitRoute("front", webHost+"/")
 		w.AwaitRoute("web", host+"/orders")
