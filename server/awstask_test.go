@@ -194,14 +194,15 @@ func TestATokenOfATaskIsGoodOnceOnItsConnection(t *testing.T) {
 	}
 }
 
-// Whoever sends tokens of keys that nobody has cannot make the server fetch.
-func TestNoTokenMakesTheServerFetchKeys(t *testing.T) {
+// Whoever sends tokens of keys that nobody has cannot make the server fetch. A task whose
+// token is by a key that is newer than those here is to try again.
+func TestATokenOfAKeyThatIsNotHereWaitsAndMakesTheServerFetchNone(t *testing.T) {
 	r, aws := newTasks(t)
 	aws.Rotate()
 	h := newHost(r)
 	for range 5 {
 		l := h.connect()
-		wantCode(t, h.send(l, h.shown(l, aws, same)), codes.PermissionDenied, "its issuer has no key of its kid")
+		wantCode(t, h.send(l, h.shown(l, aws, same)), codes.Unavailable, "its issuer has no key of its kid; this server fetches its keys every 1h0m0s")
 	}
 	if n := aws.Fetches.Load(); n != 1 {
 		t.Errorf("keys were fetched %d times", n)

@@ -31,12 +31,14 @@ type platformTokens struct {
 	of   []jwt.Issuer
 }
 
-// Verify implements awstask.Tokens.
+// Verify implements awstask.Tokens. Keys that are not here, all or the one that the token
+// names, may be at the issuer: its host is to wait for them, since no token has them fetched
+// (docs/decisions/085).
 func (p platformTokens) Verify(text, audience string, now time.Time) (awstask.Token, error) {
 	t, err := p.keys.Verify(p.of, text, audience, now)
 	switch {
-	case errors.Is(err, jwt.ErrNoKeys):
-		return awstask.Token{}, fmt.Errorf("%w: %w: %w", fault.Unavailable, awstask.ErrNotNow, err)
+	case errors.Is(err, jwt.ErrNoKeys), errors.Is(err, jwt.ErrNoKey):
+		return awstask.Token{}, fmt.Errorf("%w: %w: %w; this server fetches its keys every %s", fault.Unavailable, awstask.ErrNotNow, err, platformRefresh)
 	case err != nil:
 		return awstask.Token{}, err
 	}

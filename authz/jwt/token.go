@@ -41,7 +41,6 @@ var (
 	ErrPayload    = errors.New("its claims are no JSON object, or have a name twice")
 	errNoIssuer   = errors.New("it has no issuer (iss)")
 	errIssuer     = errors.New("no JWTIssuer has its issuer")
-	errKey        = errors.New("its issuer has no key of its kid")
 	errKeyAlg     = errors.New("its issuer's key of its kid is for another algorithm")
 	errNoKeyID    = errors.New("it has no kid, and its issuer not exactly one key for its algorithm")
 	errSignature  = errors.New("signature is wrong")
@@ -57,8 +56,13 @@ var (
 	errNotYet     = errors.New("not valid yet")
 )
 
-// ErrNoKeys is returned for a token of an issuer of whose keys there is none: it may be good.
-var ErrNoKeys = errors.New("none of its issuer's keys is here")
+// Reasons that more of its issuer's keys would do away with: the token may be good.
+var (
+	// ErrNoKeys is returned for a token of an issuer of whose keys there is none.
+	ErrNoKeys = errors.New("none of its issuer's keys is here")
+	// ErrNoKey is returned for one whose kid is that of no key that is here.
+	ErrNoKey = errors.New("its issuer has no key of its kid")
+)
 
 // Token is verified except for its times, which are CheckTime's.
 type Token struct {
@@ -211,7 +215,7 @@ func (i *issuer) key(alg, kid string) (key, error) {
 	case named:
 		return key{}, errKeyAlg
 	}
-	return key{}, errKey
+	return key{}, ErrNoKey
 }
 
 // Verify does everything except the check of the times. With a good signature the
