@@ -29,7 +29,11 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 		}
 	}
 	if req.GetConcerned() {
-		s.standing(resp.GetEffect(), draft.Model(), resp.GetChanges())
+		now, err := s.cfg.Stored.Newest(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)
+		}
+		s.standing(resp.GetEffect(), now, resp.GetChanges())
 	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
 	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it

@@ -175,7 +175,7 @@ func (f draftOf) Model() admin.Model { return f.c.m }
 func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.Ready, error) {
 	for k, o := range f.c.m.objects.All() { // as they will be read back
 		if old := f.c.d.objects[k]; old != nil {
-			o.Owner = old.Owner
+			o.Owner, o.Revision = old.Owner, old.Revision
 		}
 	}
 	for _, w := range writes {
@@ -183,7 +183,7 @@ func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admi
 			refused(proxy.Node(w.Mesh, w.Name), err)
 		}
 		if o := f.c.m.objects.Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}); o != nil {
-			o.Owner = w.Owner
+			o.Owner, o.Revision = w.Owner, f.c.m.revision+1
 		}
 	}
 	return f, nil

@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,4 +167,62 @@ func TestWhatIsNewsOfAChangeIsSentAndEndsWithTheLastAnswer(t *testing.T) {
 			t.Errorf("%q, want %q", s.sent, want)
 		}
 	})
+}
+
+// A Mesh and its options are in the views of all nodes: who applies one again that a proxy refuses is
+// told so, and not of what others changed since.
+func TestWhatRefusesAMeshOrABindingIsToldToWhoAppliesItAgain(t *testing.T) {
+	const head = "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: "
+	options := func(mode string) string {
+		return "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: " + mode + "}\n"
+	}
+	egress := func(kind string) string {
+		return head + "Mesh\nmetadata: {name: shop}\nspec: {egressFilter: {type: " + kind + "}}\n"
+	}
+	port := func(node, port string) string {
+		return head + "VirtualNode\nmetadata: {name: " + node + "}\nspec: {listeners: [{portMapping: {port: " + port + ", protocol: http}}]}\n"
+	}
+	binding := func(selector string) string {
+		return "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: front, mesh: shop, virtualNode: web, selectors: [\"unix:uid:" + selector + "\"]}\n"
+	}
+	for name, c := range map[string]struct {
+		stored []string // one after the other
+		again  string
+		want   string // the nodes whose refusals are told
+	}{
+		"a mesh":                         {[]string{port("orders", "80"), egress("DROP_ALL")}, egress("DROP_ALL"), "orders web"},
+		"its options":                    {[]string{options("observe")}, options("observe"), "orders web"},
+		"a node of it was changed since": {[]string{egress("DROP_ALL"), port("web", "81")}, egress("DROP_ALL"), "orders"},
+		"both were changed":              {[]string{egress("DROP_ALL"), port("web", "81")}, egress("DROP_ALL") + port("web", "81"), "orders web"},
+		"a node alone":                   {[]string{egress("DROP_ALL"), port("web", "81")}, port("web", "81"), "web"},
+		"a binding":                      {[]string{binding("7")}, binding("7"), "web"},
+		"a group":                        {nil, groupNamed("front"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			for _, m := range append([]string{groupNamed("front") + options("enforce") + egress("ALLOW_ALL") + port("web", "80") + port("orders", "90")}, c.stored...) {
+				if _, err := d.admin.Apply(d.ctx(), applyOf(m)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, node := range []string{"web", "orders"} {
+				p := proxyIn(node, api.ProxyStatus_READY)
+				p.VirtualNode, p.Rejected = &api.VirtualNodeRef{Mesh: "shop", Name: node}, []*api.ResourceStatus{{TypeUrl: "x.Cluster", Name: "c", Message: "no"}}
+				d.agents = append(d.agents, at("a-"+node, api.AgentInfo_CONNECTED, p))
+			}
+			req := applyOf(c.again)
+			req.Concerned = true
+			resp, err := d.admin.Apply(d.ctx(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, n := range resp.GetEffect().GetNodes() {
+				got = append(got, n.GetNode().GetName())
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("told are refusals of %q, want %q", got, c.want)
+			}
+		})
+	}
 }
