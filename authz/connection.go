@@ -3,10 +3,11 @@ package authz
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/policy"
@@ -22,7 +23,7 @@ const protocolTCP = "tcp"
 // shows the leaf alone; the proxy verified the rest of it up to the bundle (020, 057).
 func (p *peers) connectionInput(ctx context.Context, req *authv3.CheckRequest, caller Caller, now time.Time) (policy.Input, error) {
 	in := policy.Input{Destination: policy.Peer{ID: caller.Destination}, Time: now}
-	port := listenerPort(req)
+	port := listenerPort(ctx, req)
 	if port == 0 {
 		return in, &refusedRequest{"signet: not HTTP", "the question has no HTTP request, and no port of a connection"}
 	}
@@ -37,9 +38,17 @@ func (p *peers) connectionInput(ctx context.Context, req *authv3.CheckRequest, c
 	return in, err
 }
 
-// listenerPort is that of the listener that asks, as its own end of the connection has it; 0
-// where the question does not have it.
-func listenerPort(req *authv3.CheckRequest) uint32 {
+// listenerPort is that of the listener that asks, by the listener's own configuration: the
+// connection's end may be what its sender wrote in a header of the PROXY protocol. The
+// configuration of an older server has only that end. It is 0 where the question has no port.
+func listenerPort(ctx context.Context, req *authv3.CheckRequest) uint32 {
+	if said := metadata.ValueFromIncomingContext(ctx, proxy.PortKey); len(said) > 0 {
+		n, err := strconv.ParseUint(said[0], 10, 16)
+		if err != nil || len(said) > 1 {
+			return 0
+		}
+		return uint32(n)
+	}
 	return req.GetAttributes().GetDestination().GetAddress().GetSocketAddress().GetPortValue()
 }
 

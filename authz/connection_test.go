@@ -9,6 +9,7 @@ import (
 
 	"signet.example/authz"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/test/peertest"
 )
 
@@ -83,6 +84,15 @@ func TestAConnectionIsDecidedByItsTwoEndsAndItsPort(t *testing.T) {
 	foreign := metadata.NewIncomingContext(asked(t.Context()), metadata.Pairs("x-signet-callers", "foreign"))
 	if _, err := f.Check(foreign, connection(6379, web)); err != nil || f.last().Source != "" || f.last().Allowed {
 		t.Errorf("who comes by an authority of a file has an identity: %+v, %v", f.last(), err)
+	}
+	// The listener's configuration knows its port. The connection's own end may be what somebody wrote.
+	for said, want := range map[string]bool{"6379": true, "6380": false, "": false, "63790000": false, "6379 6379": false} {
+		ctx := asked(metadata.NewIncomingContext(t.Context(), metadata.MD{proxy.PortKey: strings.Split(said, " ")}))
+		for _, port := range []uint32{6379, 6380} {
+			if _, err := f.Check(ctx, connection(port, web)); err != nil || f.last().Allowed != want || want && f.last().Host != "port 6379" {
+				t.Errorf("a listener of %q, a connection to %d: %+v, %v", said, port, f.last(), err)
+			}
+		}
 	}
 	q := connection(6379, web)
 	q.Attributes.Source.Certificate = peertest.Encode(peertest.SVID(other))

@@ -43,7 +43,7 @@ func (p *peers) newInput(ctx context.Context, req *authv3.CheckRequest, caller C
 	}
 	in.Request = policy.Request{
 		Method: h.GetMethod(), Protocol: h.GetProtocol(),
-		RawTarget: h.GetPath(), Authority: h.GetHost(), Scheme: h.GetScheme(), Port: listenerPort(req),
+		RawTarget: h.GetPath(), Authority: h.GetHost(), Scheme: h.GetScheme(), Port: listenerPort(ctx, req),
 	}
 	if at := req.GetAttributes().GetRequest().GetTime(); at.IsValid() {
 		in.Request.Received = at.AsTime()

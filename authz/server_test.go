@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -133,6 +134,11 @@ func TestAHealthCheckIsExemptAtTheListenerThatTheProxySays(t *testing.T) {
 		q.Attributes.Destination.Address = listenerAt(port)
 		if _, r := f.ask(t, q); r.Allowed != want {
 			t.Errorf("at port %d: allowed %t", port, r.Allowed)
+		}
+		// A9-52: the connection's own end may be what its sender wrote.
+		q.Attributes.Destination.Address = listenerAt(8080)
+		if _, err := f.Check(asked(metadata.NewIncomingContext(t.Context(), metadata.Pairs(proxy.PortKey, strconv.FormatUint(uint64(port), 10)))), q); err != nil || f.last().Allowed != want {
+			t.Errorf("at port %d, by a connection to 8080: %+v, %v", port, f.last(), err)
 		}
 	}
 }

@@ -21,6 +21,11 @@ func IngressOf(callers string) (name string, ok bool) {
 	return strings.CutPrefix(callers, ingressCallers)
 }
 
+// PortKey is the metadata by which a proxy tells the agent, with each question, the port of the
+// listener that asks. A connection's own end may be another: a header of the PROXY protocol
+// replaces it by what the sender wrote.
+const PortKey = "x-signet-port"
+
 // UnderscoresKey is the metadata by which a proxy tells the agent which headers with an underscore
 // its mesh passes on, by commas: it lets all of them through, and the agent refuses the others.
 const UnderscoresKey = "x-signet-underscores"

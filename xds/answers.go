@@ -55,30 +55,33 @@ func (b *builder) requestLogs(way answers.Way) []*accesslogv3.AccessLog {
 }
 
 // connectionLogs are of a listener: what became of a connection that has no request.
-func (b *builder) connectionLogs(way answers.Way) []*accesslogv3.AccessLog {
+func (b *builder) connectionLogs(way answers.Way, port string) []*accesslogv3.AccessLog {
 	if !b.shape.Answers {
 		return nil
 	}
 	filter := either(flagged(connectionFlags...), b.celFilter(ownEnd[way]))
-	return []*accesslogv3.AccessLog{b.answerLog(filter, way, connectionFields())}
+	return []*accesslogv3.AccessLog{b.answerLog(filter, way, connectionFields(port))}
 }
 
 // undecided is the record, for an agent of the release before, of a connection that was closed
 // since the agent gave no answer.
-func (b *builder) undecided() []*accesslogv3.AccessLog {
+func (b *builder) undecided(port string) []*accesslogv3.AccessLog {
 	if b.shape.Answers {
 		return nil
 	}
-	fields := connectionFields()
+	fields := connectionFields(port)
 	fields["class"] = string(proxy.ClassUnavailable)
 	return []*accesslogv3.AccessLog{b.answerLog(b.celFilter(detailsAre("ext_authz_error")), answers.In, fields)}
 }
 
-func connectionFields() map[string]string {
+// localPort is that of the connection's own end, where no sender can say another one.
+const localPort = "%DOWNSTREAM_LOCAL_PORT%"
+
+func connectionFields(port string) map[string]string {
 	return map[string]string{
 		"decision_id": decisionID,
 		"method":      mesh.ProtocolTCP,
-		"host":        "port %DOWNSTREAM_LOCAL_PORT%",
+		"host":        "port " + port,
 		"caller_tls":  "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
 		"closed":      "%CONNECTION_TERMINATION_DETAILS%",
 	}

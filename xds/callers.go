@@ -21,6 +21,7 @@ const (
 // callers are those of one filter chain: what the agent hears of them, and what of their
 // headers is believed (docs/decisions/080).
 type callers struct {
+	port    uint32 // of the listener
 	says    string // a value of [proxy.CallersKey]; "" for nothing
 	ingress *mesh.Ingress
 	// strangers call where an ingress is declared, and are none, or speak through one: nothing is
@@ -29,16 +30,17 @@ type callers struct {
 }
 
 func byCertificate(l mesh.Listener) callers {
+	c := callers{port: l.Port}
 	if l.ForeignClients() {
-		return callers{says: proxy.ForeignCallers}
+		c.says = proxy.ForeignCallers
 	}
-	return callers{}
+	return c
 }
 
 // atIngress: what a load balancer of connections carries its clients said, and it says who they
 // are before the first byte of theirs.
 func atIngress(l mesh.Listener, in mesh.Ingress) callers {
-	c := callers{says: proxy.IngressCallers(in.Name)}
+	c := callers{port: l.Port, says: proxy.IngressCallers(in.Name)}
 	if c.strangers = l.ProxyProtocol; !l.ProxyProtocol {
 		c.ingress = &in
 	}
@@ -54,10 +56,11 @@ func strangers(l mesh.Listener) callers {
 // metadata is that of each question to the agent. It is in the listener, beside who its
 // callers are: both change at once.
 func (c callers) metadata() []*corev3.HeaderValue {
-	if c.says == "" {
-		return nil
+	list := []*corev3.HeaderValue{{Key: proxy.PortKey, Value: port(c.port)}}
+	if c.says != "" {
+		list = append(list, &corev3.HeaderValue{Key: proxy.CallersKey, Value: c.says})
 	}
-	return []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: c.says}}
+	return list
 }
 
 // foreign reports whether callers' certificates give them no identity.

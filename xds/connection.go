@@ -67,7 +67,7 @@ func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c calle
 	to := []weighted{{ingressClusterName(b.node.Ref, l), 1}}
 	return []*listenerv3.Filter{
 		b.asks(ask),
-		b.connection(statPrefix, to, l.Timeout.Idle, b.life.connection, append(b.declaredLogs(), b.undecided()...)),
+		b.connection(statPrefix, to, l.Timeout.Idle, b.life.connection, append(b.declaredLogs(), b.undecided(port(l.Port))...)),
 	}
 }
 

@@ -39,7 +39,7 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
 		// connections of the ways in takes none of the application's.
 		IgnoreGlobalConnLimit:         true,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		AccessLog:                     b.connectionLogs(answers.Out),
+		AccessLog:                     b.connectionLogs(answers.Out, localPort),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
 			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(b.egressHCM("egress", routes))},

@@ -61,7 +61,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		ListenerFilters:               append(b.announced(l), b.inspected()...),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		AccessLog:                     b.connectionLogs(answers.In),
+		AccessLog:                     b.connectionLogs(answers.In, port(l.Port)),
 		FilterChains:                  b.chains(statPrefix, l),
 	}
 }

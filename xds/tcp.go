@@ -118,7 +118,7 @@ func (b *builder) tcpEgress(list []outward) {
 			Address:                       at,
 			TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 			PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-			AccessLog:                     b.connectionLogs(answers.Out),
+			AccessLog:                     b.connectionLogs(answers.Out, localPort),
 			FilterChains: []*listenerv3.FilterChain{{
 				Name:    "explicit",
 				Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.connection("egress", o.to, o.idle, b.life.upstream, b.declaredLogs())},

@@ -6,6 +6,7 @@ package invariants
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -197,6 +198,9 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 			}
 		}
 		if !c.gateway && len(filters) == 2 && asksAuthz(filters[0], chain) && c.carries(path, m.GetName(), filters[1]) {
+			if !saysPort(m, filters[0]) {
+				c.say(path, "listener %s, filter chain %q: the agent does not hear to which port a connection came", m.GetName(), chain.GetName())
+			}
 			continue
 		}
 		if len(filters) != 1 || !filters[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
@@ -219,7 +223,25 @@ func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) 
 // isAsked reports whether a filter asks about a connection, in these words.
 func isAsked(f *listenerv3.Filter, want *connauthzv3.ExtAuthz) bool {
 	var ask connauthzv3.ExtAuthz
-	return f.GetTypedConfig().UnmarshalTo(&ask) == nil && proto.Equal(&ask, want)
+	if f.GetTypedConfig().UnmarshalTo(&ask) != nil {
+		return false
+	}
+	if g := ask.GetGrpcService(); g != nil {
+		g.InitialMetadata = ofCallers(g.GetInitialMetadata())
+	}
+	return proto.Equal(&ask, want)
+}
+
+// saysPort reports whether such a filter of an inbound listener tells the agent its port.
+func saysPort(l *listenerv3.Listener, f *listenerv3.Filter) bool {
+	var ask connauthzv3.ExtAuthz
+	return f.GetTypedConfig().UnmarshalTo(&ask) == nil && portSaid(l, ask.GetGrpcService())
+}
+
+// portSaid: a connection's own end may be what its sender wrote.
+func portSaid(l *listenerv3.Listener, g *corev3.GrpcService) bool {
+	said := slices.DeleteFunc(slices.Clone(g.GetInitialMetadata()), func(h *corev3.HeaderValue) bool { return h.GetKey() != portKey })
+	return len(said) == 1 && said[0].GetValue() == strconv.FormatUint(uint64(l.GetAddress().GetSocketAddress().GetPortValue()), 10)
 }
 
 // asksAuthz: by the chain, the agent is shown the caller's certificate, or told that it is
@@ -295,9 +317,13 @@ func managerSaysForeign(m *hcmv3.HttpConnectionManager) bool {
 	})
 }
 
-// toldOfCallers is what the agent hears beside which headers it lets pass.
+// toldOfCallers is what the agent hears beside the listener's port and which headers it lets pass.
 func toldOfCallers(a *authzv3.ExtAuthz) []*corev3.HeaderValue {
-	return slices.DeleteFunc(slices.Clone(a.GetGrpcService().GetInitialMetadata()), func(h *corev3.HeaderValue) bool { return h.GetKey() == underscoresKey })
+	return ofCallers(a.GetGrpcService().GetInitialMetadata())
+}
+
+func ofCallers(said []*corev3.HeaderValue) []*corev3.HeaderValue {
+	return slices.DeleteFunc(slices.Clone(said), func(h *corev3.HeaderValue) bool { return h.GetKey() == underscoresKey || h.GetKey() == portKey })
 }
 
 func foreignTold(a *authzv3.ExtAuthz) bool {
@@ -388,6 +414,9 @@ func (c *checker) extAuthz(v visited, m *authzv3.ExtAuthz) {
 	at := ingressOf(chain)
 	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && at == "" && len(toldOfCallers(m)) > 0 {
 		c.say(path, "the agent is not shown the caller's certificate")
+	}
+	if l, ok := parent[*listenerv3.Listener](v); ok && !portSaid(l, m.GetGrpcService()) {
+		c.say(path, "the agent does not hear to which port a request came")
 	}
 	if at != "" && !proto.Equal(&corev3.GrpcService{InitialMetadata: toldOfCallers(m)}, &corev3.GrpcService{InitialMetadata: ingressSaid(at)}) {
 		c.say(path, "the agent hears that callers are at another ingress than they are")

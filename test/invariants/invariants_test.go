@@ -331,6 +331,27 @@ func TestEachBrokenInvariantIsFound(t *testing.T) {
 	}
 }
 
+func TestTheAgentHearsToWhichPortACallerCame(t *testing.T) {
+	c := xdstest.Load(t, "../../xds/testdata/tcp")
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"lds_ingress_127.0.0.2_6379": "to which port a connection came",
+		"lds_ingress_127.0.0.2_8080": "to which port a request came",
+	} {
+		m, err := invariants.Decode(set.Get(ads.ListenerType, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.(*listenerv3.Listener).GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: 1}
+		if v := invariants.Check([]proto.Message{m}); !strings.Contains(strings.Join(v, "\n"), want) {
+			t.Errorf("%s: found %q", name, v)
+		}
+	}
+}
+
 func TestOnlyAGatewayMayAskCallersByTLSForNoCertificate(t *testing.T) {
 	c := xdstest.Load(t, "../../xds/testdata/gateway")
 	set, err := xds.Build(c.Input, c.Ref(), c.Shape)

@@ -49,6 +49,7 @@ const (
 	authzFilter       = "envoy.filters.http.ext_authz"
 	policyRevisionKey = "signet.policy_revision"
 	underscoresKey    = "x-signet-underscores"
+	portKey           = "x-signet-port"
 	postQuantum       = "X25519MLKEM768"
 )
 

@@ -199,9 +199,16 @@ func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T)
 		if told := c.stub.told.Get(proxy.CallersKey); !slices.Equal(told, []string{"ingress/nlb"}) || c.stub.lastCheck().GetSource().GetPrincipal() != "" {
 			t.Errorf("%s: the agent is told of %v", what, told)
 		}
+		// Nor does it say to which port: rules and exemptions go by the listener's own.
+		if told := c.stub.told.Get(proxy.PortKey); !slices.Equal(told, []string{strconv.FormatUint(uint64(c.port), 10)}) {
+			t.Errorf("%s: the agent is told that it came to port %v", what, told)
+		}
 	}
 	if code := corpus.Status(rawFrom(t, nlb, at, proxyV2("203.0.113.9")+"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); code != http.StatusOK || len(seen) > 0 {
 		t.Errorf("its health check: %d", code)
+	}
+	if end := c.stub.lastCheck().GetDestination().GetAddress().GetSocketAddress().GetPortValue(); end != 443 {
+		t.Errorf("to Envoy the connection came to port %d, and not to that of the header: the port above tries nothing", end)
 	}
 	// Nobody else is answered, whatever he says that he is, and the load balancer not without it.
 	for what, one := range map[string]struct{ from, text string }{

@@ -17,6 +17,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/mesh/graphtest"
@@ -71,6 +72,7 @@ type decider struct {
 	stop   func()
 	allow  func(*authv3.AttributeContext) bool
 	asked  atomic.Int64
+	port   atomic.Value // the last that it was told
 }
 
 func startDecider(t *testing.T, allow func(*authv3.AttributeContext) bool) *decider {
@@ -89,8 +91,9 @@ func startDecider(t *testing.T, allow func(*authv3.AttributeContext) bool) *deci
 	return d
 }
 
-func (d *decider) Check(_ context.Context, q *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+func (d *decider) Check(ctx context.Context, q *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	d.asked.Add(1)
+	d.port.Store(strings.Join(metadata.ValueFromIncomingContext(ctx, proxy.PortKey), " "))
 	code := codes.PermissionDenied
 	if d.allow(q.GetAttributes()) {
 		code = codes.OK
@@ -271,6 +274,9 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 	first, second := connect(t, out), connect(t, out)
 	served(first)
 	served(second)
+	if got := authz.port.Load(); got != fmt.Sprint(app.port()) {
+		t.Errorf("the agent is told that the listener's port is %q", got)
+	}
 	third := connect(t, out)
 	if got, closed := say(t, third, "hello", 5*time.Second); got != "" || !closed {
 		t.Errorf("more than the pool has: %q, closed %v", got, closed)
