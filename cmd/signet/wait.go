@@ -128,9 +128,8 @@ func showProgress(w io.Writer, answer *api.ApplyResponse) error {
 	return nil
 }
 
-// unreached is nil where every proxy has a change that was waited for. before is the revision
-// that was there before it.
-func unreached(answer *api.ApplyResponse, before uint64, most time.Duration) error {
+// unreached is nil where every proxy has a change that was waited for. back is how it is taken back.
+func unreached(answer *api.ApplyResponse, back func() string, most time.Duration) error {
 	var parts []string
 	if n := len(inState(answer.GetProgress(), api.ProgressResponse_Proxy_REFUSED)); n > 0 {
 		parts = append(parts, counted(n, "proxy", "proxies")+" refused it")
@@ -144,11 +143,34 @@ func unreached(answer *api.ApplyResponse, before uint64, most time.Duration) err
 		}
 		return nil
 	}
-	stored, back := fmt.Sprintf("it is stored as revision %d", answer.GetRevision()), fmt.Sprintf("`signet rollback %d` takes it back", before)
-	if !anyChange(answer) { // the newest revision is another's
-		stored, back = "it was stored before", "`signet history` which revision it came with"
+	stored, next := "it was stored before", "`signet history` which revision it came with" // the newest revision is another's
+	if anyChange(answer) {
+		stored, next = fmt.Sprintf("it is stored as revision %d", answer.GetRevision()), back()
 	}
-	return hinted(errors.New(strings.Join(parts, ", ")), stored+", and who refused it goes on with what it had; `signet proxies` shows what each has, "+back)
+	return hinted(errors.New(strings.Join(parts, ", ")), stored+", and who refused it goes on with what it had; `signet proxies` shows what each has, "+next)
+}
+
+// takenBack returns how a change is taken back that was stored last as revision stored, after before: a
+// rollback would undo what others stored since, too.
+func takenBack(ctx context.Context, admin api.AdminClient, before, stored uint64) string {
+	back := fmt.Sprintf("`signet rollback %d` takes it back", before)
+	past, err := admin.History(ctx, &api.HistoryRequest{Limit: fewRevisions})
+	if err != nil {
+		return back + ", with all that was stored since: --dry-run shows it"
+	}
+	var later []string
+	for _, r := range past.GetRevisions() {
+		if r.GetRevision() > stored {
+			later = append(later, fmt.Sprintf("revision %d by %s (%s)", r.GetRevision(), r.GetActor(), changesText(r)))
+		}
+	}
+	switch n := len(later); {
+	case n == 0:
+		return back
+	case n > fewChanges:
+		later = append(later[:fewChanges], fmt.Sprintf("%d more", n-fewChanges))
+	}
+	return back + ", and undoes what came since: " + strings.Join(later, ", ") + "; --dry-run shows it, and the files of before applied again take back this change alone"
 }
 
 func anyChange(answer *api.ApplyResponse) bool {
@@ -193,5 +215,7 @@ func (t showing) show(c *cobra.Command, admin api.AdminClient, answer *api.Apply
 			return err
 		}
 	}
-	return unreached(answer, cmp.Or(t.before, answer.GetRevision()-1), t.most)
+	return unreached(answer, func() string {
+		return takenBack(c.Context(), admin, cmp.Or(t.before, answer.GetRevision()-1), answer.GetRevision())
+	}, t.most)
 }

@@ -2,17 +2,67 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
 )
+
+// past is a server's that has only this.
+type past struct {
+	api.AdminClient
+
+	revisions []*api.Revision
+	err       error
+}
+
+func (p past) History(context.Context, *api.HistoryRequest, ...grpc.CallOption) (*api.HistoryResponse, error) {
+	return &api.HistoryResponse{Revisions: p.revisions}, p.err
+}
+
+func back(before uint64) func() string {
+	return func() string { return takenBack(context.Background(), past{}, before, before+1) }
+}
+
+// Who follows a hint undoes nobody's change unknowingly.
+func TestAHintToRollBackNamesWhatCameSince(t *testing.T) {
+	revision := func(n uint64, names ...string) *api.Revision {
+		r := &api.Revision{Revision: n, Actor: fmt.Sprintf("uid %d", n)}
+		for _, name := range names {
+			r.Changes = append(r.Changes, &api.Change{Action: api.Change_CONFIGURED.Enum(), ActionWord: "configured", Kind: "VirtualNode", Mesh: "shop", Name: name})
+		}
+		return r
+	}
+	const all = "; --dry-run shows it, and the files of before applied again take back this change alone"
+	for _, c := range []struct {
+		past past
+		want string
+	}{
+		{past{revisions: []*api.Revision{revision(7, "web"), revision(6, "web")}}, "`signet rollback 6` takes it back"},
+		{
+			past{revisions: []*api.Revision{revision(9, "a", "b"), revision(8, "c"), revision(7, "web")}},
+			"`signet rollback 6` takes it back, and undoes what came since: revision 9 by uid 9 (configured virtualnode/shop/a, configured virtualnode/shop/b), revision 8 by uid 8 (configured virtualnode/shop/c)" + all,
+		},
+		{
+			past{revisions: []*api.Revision{revision(12), revision(11), revision(10), revision(9), revision(8)}},
+			"`signet rollback 6` takes it back, and undoes what came since: revision 12 by uid 12 (), revision 11 by uid 11 (), revision 10 by uid 10 (), 2 more" + all,
+		},
+		{past{err: errors.New("no")}, "`signet rollback 6` takes it back, with all that was stored since: --dry-run shows it"},
+	} {
+		if got := takenBack(t.Context(), c.past, 6, 7); got != c.want {
+			t.Errorf("%s\nwant\n%s", got, c.want)
+		}
+	}
+}
 
 func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 	node := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
@@ -53,7 +103,7 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 		if err := showProgress(&out, answer); err != nil || strings.TrimSpace(out.String()) != c.want {
 			t.Errorf("%v\n%s\nwant\n%s", err, &out, c.want)
 		}
-		err := unreached(answer, 4, 5*time.Second)
+		err := unreached(answer, back(4), 5*time.Second)
 		switch {
 		case c.err == "" && err == nil:
 		case c.err == "" || err == nil || err.Error() != c.err || exitCode(err) != exitFailed:
@@ -67,7 +117,7 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 		var told *exitError
 		err := unreached(&api.ApplyResponse{
 			Revision: 7, Changes: []*api.Change{{Action: action.Enum()}}, Progress: &api.ProgressResponse{Proxies: []*api.ProgressResponse_Proxy{bad}, Settled: true},
-		}, 6, time.Second)
+		}, back(6), time.Second)
 		if !errors.As(err, &told) || told.hint != want {
 			t.Errorf("%v: %v, want %q", action, told, want)
 		}
@@ -114,7 +164,7 @@ func TestSeveralDeletionsAreWaitedForAsOneChange(t *testing.T) {
 	refused := &api.ProgressResponse_Proxy{State: api.ProgressResponse_Proxy_REFUSED.Enum()}
 	err := unreached(&api.ApplyResponse{
 		Revision: 7, Changes: []*api.Change{{Action: api.Change_DELETED.Enum()}}, Progress: &api.ProgressResponse{Settled: true, Proxies: []*api.ProgressResponse_Proxy{refused}},
-	}, 4, time.Second)
+	}, back(4), time.Second)
 	if e, ok := errors.AsType[*exitError](err); !ok || !strings.Contains(e.hint, "`signet rollback 4`") {
 		t.Errorf("%v does not say how the first of them is taken back", err)
 	}

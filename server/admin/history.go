@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -149,10 +151,51 @@ func (s *Server) rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 	if err != nil {
 		return nil, nil, err
 	}
-	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: slices.Concat(in.warnings, ofOwners(changes), s.cfg.Warnings(now, draft.Model()))}
+	undone, err := s.undone(ctx, req.GetRevision(), changes)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: slices.Concat(undone, in.warnings, ofOwners(changes), s.cfg.Warnings(now, draft.Model()))}
 	if req.GetDryRun() || len(writes) == 0 {
 		return resp, draft, nil
 	}
 	resp.Revision, err = ready.Write(ctx, actor, fmt.Sprintf("Rollback to revision %d", req.GetRevision()))
 	return resp, draft, err
+}
+
+// undone returns which revisions after one a change undoes, and whose they are, the newest first. Who
+// takes back the last revision needs no word of it.
+func (s *Server) undone(ctx context.Context, after uint64, changes []*api.Change) ([]string, error) {
+	past, _, err := s.cfg.Past.History(ctx, store.Key{}, 0, fewRevisions+1)
+	if err != nil {
+		return nil, err
+	}
+	changed := map[kinds.Key]bool{}
+	for _, c := range changes {
+		changed[kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()}] = true
+	}
+	var of []store.Past // the first of each revision
+	named := map[uint64][]string{}
+	for _, p := range past {
+		k, at := kinds.Key{Kind: p.Change.Kind, Mesh: p.Change.Mesh, Name: p.Change.Name}, p.Change.Revision
+		if at <= after || !changed[k] {
+			continue
+		}
+		if named[at] == nil {
+			of = append(of, p)
+		}
+		named[at] = append(named[at], k.String())
+	}
+	if len(of) < 2 {
+		return nil, nil
+	}
+	var out []string
+	for i, p := range of {
+		if i == fewRevisions {
+			return append(out, fmt.Sprintf("and others after revision %d: `signet history` has them", after)), nil
+		}
+		who := cmp.Or(plain.Text(p.Actor), "somebody")
+		out = append(out, fmt.Sprintf("undoes revision %d, by %s at %s: %s", p.Change.Revision, who, p.Change.At.UTC().Format(time.RFC3339), fewOf(named[p.Change.Revision])))
+	}
+	return out, nil
 }

@@ -2,6 +2,8 @@ package admin_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,5 +159,42 @@ func TestARollbackToWhatSaysNoMeshIsToItsOwnThoughThereAreTwo(t *testing.T) {
 	_, err = d.rollback(pastOf{back: []store.Write{{Object: store.Object{Kind: "VirtualNode", Mesh: "gone", Name: "web", Manifest: []byte(then)}}}})
 	if err == nil || !strings.Contains(err.Error(), `belongs to mesh "gone", which does not exist`) {
 		t.Error(err)
+	}
+}
+
+func TestARollbackSaysWhoseLaterChangesItUndoes(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.admin.Apply(d.ctx(), applyOf(groupNamed("a")+groupNamed("b"))); err != nil {
+		t.Fatal(err)
+	}
+	change := func(n uint64, name string) store.Past {
+		return store.Past{Change: store.Change{Revision: n, At: noon, Kind: "NodeGroup", Name: name}, Actor: fmt.Sprintf("uid %d", n)}
+	}
+	gone := []store.Write{{Object: store.Object{Kind: "NodeGroup", Name: "a"}, Delete: true}, {Object: store.Object{Kind: "NodeGroup", Name: "b"}, Delete: true}}
+	var many []store.Past
+	for n := uint64(30); n > 3; n-- {
+		many = append(many, change(n, "a"))
+	}
+	for name, c := range map[string]struct {
+		past []store.Past
+		want []string
+	}{
+		"the last one": {[]store.Past{change(4, "a"), change(4, "b"), change(3, "a")}, nil},
+		"two": {[]store.Past{change(6, "a"), change(6, "b"), change(5, "elsewhere"), change(4, "a"), change(3, "a")}, []string{
+			"undoes revision 6, by uid 6 at 2026-11-21T12:00:00Z: NodeGroup a, NodeGroup b", "undoes revision 4, by uid 4 at 2026-11-21T12:00:00Z: NodeGroup a",
+		}},
+		"many": {many, nil},
+	} {
+		d.cfg.Past = pastOf{back: gone, past: c.past}
+		answer, err := admin.New(d.cfg).Rollback(d.ctx(), &api.RollbackRequest{Revision: 3, DryRun: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch got := answer.GetWarnings(); {
+		case name != "many" && !slices.Equal(got, c.want):
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		case name == "many" && (len(got) != 21 || got[20] != "and others after revision 3: `signet history` has them"):
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }

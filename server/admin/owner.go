@@ -50,8 +50,8 @@ func (in *intake) emptied() {
 	}
 }
 
-// fewOwned are named each of what is an owner's; more are counted.
-const fewOwned = 3
+// fewObjects are named each of what is an owner's; more are counted.
+const fewObjects = 3
 
 // ofOwners warns of what a change that names no owner does to objects of owners: what it leaves
 // as it is needs no warning.
@@ -64,13 +64,18 @@ func ofOwners(changes []*api.Change) []string {
 	}
 	var out []string
 	for _, owner := range slices.Sorted(maps.Keys(of)) {
-		named, more := of[owner], ""
-		if n := len(named) - fewOwned; n > 0 {
-			named, more = named[:fewOwned], fmt.Sprintf(" and %d more", n)
-		}
-		out = append(out, fmt.Sprintf("of owner %s, whose next apply may undo this: %s%s", owner, strings.Join(named, ", "), more))
+		out = append(out, fmt.Sprintf("of owner %s, whose next apply may undo this: %s", owner, fewOf(of[owner])))
 	}
 	return out
+}
+
+// fewOf lists the first few of some objects, and counts the others.
+func fewOf(objects []string) string {
+	more := ""
+	if n := len(objects) - fewObjects; n > 0 {
+		objects, more = objects[:fewObjects], fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(objects, ", ") + more
 }
 
 // owned refuses whoever names an owner objects of another.
