@@ -57,6 +57,10 @@ type fakeServer struct {
 	mu       sync.Mutex
 	lifetime time.Duration     // of SVIDs
 	tokens   map[string]bool   // by secret
+	tasks    bool              // what AWS signed for a task is taken, unread
+	agentID  string            // of who joins next
+	gone     map[string]bool   // agents that were forgotten, by path
+	followed map[string]bool   // node ids to which the own view was given
 	hosts    map[[32]byte]bool // enrolled host keys
 	entries  []*api.Entry
 	policies []*api.PolicyRevision
@@ -77,7 +81,7 @@ func newFakeServer(t testing.TB) *fakeServer {
 	t.Helper()
 	f := &fakeServer{
 		t: t, lifetime: time.Hour, tokens: map[string]bool{}, hosts: map[[32]byte]bool{}, nodes: map[string]*ads.View{},
-		own: ads.NewView("own", ads.Relay), explain: make(chan string), answers: make(chan *api.ExplainAnswer, 16),
+		agentID: "one", gone: map[string]bool{}, followed: map[string]bool{}, own: ads.NewView("own", ads.Relay), explain: make(chan string), answers: make(chan *api.ExplainAnswer, 16),
 	}
 	f.rootKey = f.key()
 	f.root = f.sign(&x509.Certificate{
@@ -262,7 +266,8 @@ func (f *fakeServer) View(ctx context.Context, node *corev3.Node) (*ads.View, er
 		}
 		return v, nil
 	}
-	if node.GetId() == td.IDString()+"/signet/agent/one" {
+	if node.GetId() == td.IDString()+f.path(ctx) {
+		f.followed[node.GetId()] = true
 		return f.own, nil
 	}
 	return nil, status.Error(codes.PermissionDenied, "not bound")
@@ -280,7 +285,33 @@ func (f *fakeServer) agent(ctx context.Context) error {
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone[f.path(ctx)] {
+		return status.Error(codes.Unauthenticated, "this agent is not known here")
+	}
 	return nil
+}
+
+// path is the caller's identity.
+func (f *fakeServer) path(ctx context.Context) string {
+	return peerCertificates(ctx)[0].URIs[0].Path
+}
+
+// forget has the server know nobody who joined, and whom the next is that does.
+func (f *fakeServer) forget(next string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone["/signet/agent/"+f.agentID] = true
+	clear(f.hosts)
+	f.agentID = next
+}
+
+// follows reports whether an agent was given its own view.
+func (f *fakeServer) follows(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.followed[id]
 }
 
 // Attest implements api.AgentAPIServer.
@@ -290,20 +321,22 @@ func (f *fakeServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.A
 	defer f.mu.Unlock()
 	f.attests++
 	switch {
-	case req.GetJoinToken() == "" && f.hosts[host]:
+	case req.GetEvidence() == nil && f.hosts[host]:
 	case f.tokens[req.GetJoinToken()]:
 		delete(f.tokens, req.GetJoinToken())
+		f.hosts[host] = true
+	case req.GetAwsTask() != nil && f.tasks:
 		f.hosts[host] = true
 	case req.GetJoinToken() == "":
 		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	default:
 		return nil, status.Error(codes.PermissionDenied, "no such token")
 	}
-	chain, err := f.answer(req.GetCsr(), "/signet/agent/one")
+	chain, err := f.answer(req.GetCsr(), "/signet/agent/"+f.agentID)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return &api.AttestResponse{AgentId: "one", Chain: chain, SignedRootSet: f.signed}, nil
+	return &api.AttestResponse{AgentId: f.agentID, Chain: chain, SignedRootSet: f.signed}, nil
 }
 
 func (f *fakeServer) answer(csr []byte, path string) ([][]byte, error) {
@@ -331,7 +364,7 @@ func (f *fakeServer) Issue(ctx context.Context, req *api.IssueRequest) (*api.Iss
 	}
 	answer := &api.IssueResponse{}
 	for _, r := range req.GetRequests() {
-		path := "/signet/agent/one"
+		path := f.path(ctx)
 		if r.GetEntry() != "" {
 			path = ""
 			for _, e := range f.entries {

@@ -78,8 +78,10 @@ func newRig(t testing.TB, server func(*fakeServer), change ...func(*agent.Config
 	for _, c := range change {
 		c(&cfg)
 	}
-	if err := os.WriteFile(cfg.TokenFile, []byte(f.token()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+	if cfg.TokenFile != "" {
+		if err := os.WriteFile(cfg.TokenFile, []byte(f.token()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.cfg = cfg
 	ctx, cancel := context.WithCancel(context.Background())

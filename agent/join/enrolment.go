@@ -19,6 +19,7 @@ import (
 
 	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 )
@@ -48,6 +49,7 @@ type Enrolment struct {
 
 	// trust is nil before the first answer of a server.
 	trust watched.Value[*svids.Trust]
+	own   nodes.HostConfig // what this host joins by, other than a token; set by Enter
 
 	mu        sync.Mutex
 	kept      kept // guarded by mu, once Enter has written what it begins with
@@ -95,6 +97,7 @@ func New(c Config, dir *Dir) (*Enrolment, error) {
 // key, and re-anchored by the root set that it kept: it needs no token, and spends
 // none. It waits for a server that is not there; a refusal ends it.
 func (e *Enrolment) Enter(ctx context.Context, source Ways) (*svids.SVID, error) {
+	e.own = source.Own
 	began, joined := len(e.kept.Pin) > 0, e.kept.AgentID != ""
 	if joined {
 		s, err := e.comeBack(ctx)
@@ -149,18 +152,23 @@ func (e *Enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID
 	if errors.Is(err, errPin) {
 		err = fmt.Errorf("%w: %w", err, how.elsewhere)
 	}
-	if status.Code(err) == codes.PermissionDenied {
-		return nil, fmt.Errorf("join %s: %w: %w", e.config.Server, err, how.refused)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("join %s: %w", e.config.Server, err)
+		return nil, e.notJoined(err, how.refused)
 	}
 	return s, nil
 }
 
+// notJoined is the error of a join; todo is what to do where it was refused.
+func (e *Enrolment) notJoined(err, todo error) error {
+	if status.Code(err) == codes.PermissionDenied {
+		return fmt.Errorf("join %s: %w: %w", e.config.Server, err, todo)
+	}
+	return fmt.Errorf("join %s: %w", e.config.Server, err)
+}
+
 // comeBack attests by the host key of an earlier run.
 func (e *Enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
-	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) { return e.Renew(ctx) })
+	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) { return e.byKey(ctx) })
 	switch {
 	case api.Banned(err):
 		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with one of these", e.config.Server, err, e.dir.path)
@@ -189,9 +197,27 @@ func (e *Enrolment) untilAnswered(ctx context.Context, attempt func() (*svids.SV
 	}
 }
 
-// Renew attests by the host key: at a start, and when the agent's SVID ended
-// during an outage.
+// Renew attests by the host key, when the agent's SVID ended during an outage. A task that the
+// servers have forgotten meanwhile joins anew, as another agent: what it joins by is good for as
+// long as it runs. An agent of a host is deleted by an operator alone, and stays out.
 func (e *Enrolment) Renew(ctx context.Context) (*svids.SVID, error) {
+	s, err := e.byKey(ctx)
+	if status.Code(err) != codes.Unauthenticated || !e.own.Ends() {
+		return s, err
+	}
+	evidence, err := e.own.Evidence()
+	if err != nil {
+		return nil, err
+	}
+	e.config.Log.WarnContext(ctx, "this task is not known any more, and joins anew", slog.String("agent", e.agentID()))
+	if s, err = e.attest(ctx, evidence, e.trust.Load().Roots.Pin(), byTrust(e.trust.Load, time.Now)); err != nil {
+		return nil, e.notJoined(err, ErrOwnEvidence)
+	}
+	return s, nil
+}
+
+// byKey attests by the host key.
+func (e *Enrolment) byKey(ctx context.Context) (*svids.SVID, error) {
 	if t := e.trust.Load(); t != nil {
 		return e.attest(ctx, nil, t.Roots.Pin(), byTrust(e.trust.Load, time.Now))
 	}

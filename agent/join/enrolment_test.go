@@ -40,8 +40,10 @@ type aServer struct {
 	token jointoken.Token // good once
 
 	joining func() // where it is set: called before the answer to a token
+	tasks   bool   // what AWS signed for a task is taken, unread
 
 	mu    sync.Mutex
+	agent string             // the id that the next one has who joins; guarded by mu
 	spent bool               // guarded by mu
 	hosts map[[32]byte]error // how each host key is answered; guarded by mu
 }
@@ -58,7 +60,7 @@ func newServer(t *testing.T) *aServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &aServer{root: root, addr: l.Addr().String(), token: token, hosts: map[[32]byte]error{}}
+	s := &aServer{root: root, addr: l.Addr().String(), token: token, agent: "one", hosts: map[[32]byte]error{}}
 	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw, root.Cert.Raw}, PrivateKey: key}},
@@ -89,6 +91,10 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 		if s.joining != nil {
 			s.joining()
 		}
+	case req.GetAwsTask() != nil && s.tasks:
+		s.hosts[host] = nil
+	case req.GetAwsTask() != nil:
+		return nil, status.Error(codes.PermissionDenied, "no such role")
 	case !known:
 		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	case refused != nil:
@@ -98,7 +104,7 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 	if err != nil {
 		return nil, err
 	}
-	id := spiffeid.RequireFromPath(svidstest.Domain, "/signet/agent/one")
+	id := spiffeid.RequireFromPath(svidstest.Domain, "/signet/agent/"+s.agent)
 	chain, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
@@ -107,7 +113,7 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 	if err != nil {
 		return nil, err
 	}
-	return &api.AttestResponse{AgentId: "one", Chain: [][]byte{chain}, SignedRootSet: s.root.RootSet(1, s.root.Cert)}, nil
+	return &api.AttestResponse{AgentId: s.agent, Chain: [][]byte{chain}, SignedRootSet: s.root.RootSet(1, s.root.Cert)}, nil
 }
 
 // answers sets how the hosts that joined are answered.
@@ -117,6 +123,14 @@ func (s *aServer) answers(err error) {
 	for host := range s.hosts {
 		s.hosts[host] = err
 	}
+}
+
+// forget has no host joined, and whom the next that does is.
+func (s *aServer) forget(next string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.hosts)
+	s.agent = next
 }
 
 // enter is one run of an agent, until it has its first SVID.

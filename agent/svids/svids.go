@@ -158,8 +158,12 @@ func (k *Keeper) Retain(keep func(Name) bool) {
 // Install takes an SVID that came another way: the agent's own, from Attest.
 func (k *Keeper) Install(s *SVID) {
 	k.mu.Lock()
+	before := k.slots[s.Entry]
 	k.slots[s.Entry] = &slot{name: Name{s.Entry, s.ID}, current: s, next: s.Due}
 	k.mu.Unlock()
+	if before != nil && before.name.ID != s.ID { // it joined anew, as another agent
+		k.metrics.dropped(before.name.ID.String())
+	}
 	k.metrics.rotated(s)
 	k.publish()
 	k.wake.Wake()

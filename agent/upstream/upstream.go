@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -56,7 +57,8 @@ type Standing interface {
 	// Keep takes trust that may be newer, and keeps it over a restart.
 	Keep(t *svids.Trust)
 	// Renew attests the host anew by its key, over a connection of its own, and returns
-	// the agent's SVID. A refusal has the server's code.
+	// the agent's SVID: that of another agent where a task was forgotten and has joined
+	// again. A refusal has the server's code.
 	Renew(ctx context.Context) (*svids.SVID, error)
 }
 
@@ -90,14 +92,44 @@ func (u *Upstream) Run(ctx context.Context) error {
 	g.Go(func() error { return u.config.Keeper.Run(ctx) })
 	g.Go(func() error { return u.watchConnection(ctx) })
 	g.Go(func() error { return u.stand(ctx) })
-	g.Go(func() error {
+	g.Go(func() error { return u.follow(ctx) })
+	return g.Wait()
+}
+
+// follow follows the agent's own resources. One that joined anew is another agent, to which they
+// are given from the beginning.
+func (u *Upstream) follow(ctx context.Context) error {
+	for ctx.Err() == nil {
 		client := &ads.Client{
 			Conn: u.config.Conn, Node: u.ownNode(), Types: resources.Types,
 			Complete: resources.Complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.config.Log,
 		}
-		return resources.Follow(ctx, client, u.config.Log)
-	})
-	return g.Wait()
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return u.while(ctx, client.Node.GetId()) })
+		g.Go(func() error { return resources.Follow(ctx, client, u.config.Log) })
+		if err := g.Wait(); err != nil && !errors.Is(err, errAnotherAgent) {
+			return err
+		}
+	}
+	return nil
+}
+
+// errAnotherAgent ends what an agent asked for that has joined anew.
+var errAnotherAgent = errors.New("this is another agent")
+
+// while returns errAnotherAgent as soon as the agent is another one than id.
+func (u *Upstream) while(ctx context.Context, id string) error {
+	for {
+		_, changed := u.config.Keeper.Watch()
+		if u.id() != id {
+			return errAnotherAgent
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // apply takes a complete set of the agent's own resources.
@@ -148,7 +180,7 @@ func (u *Upstream) watchConnection(ctx context.Context) error {
 	}
 }
 
-// stand attests anew by the host key when the agent's own SVID has ended, as
+// stand attests anew when the agent's own SVID has ended, as
 // after an outage longer than its life, or is no longer accepted. Without it an
 // agent would never come back by itself. One that is banned ends.
 func (u *Upstream) stand(ctx context.Context) error {
@@ -171,7 +203,7 @@ func (u *Upstream) stand(ctx context.Context) error {
 		}
 		next, err := u.config.Standing.Renew(ctx)
 		if err == nil {
-			u.config.Log.InfoContext(ctx, "attested again by the host key", slog.String("spiffe_id", next.ID.String()))
+			u.config.Log.InfoContext(ctx, "attested again", slog.String("spiffe_id", next.ID.String()))
 			u.config.Keeper.Install(next)
 			u.config.Cut() // a connection that stands shows the old one for as long as it does
 			u.config.Conn.ResetConnectBackoff()

@@ -1,7 +1,7 @@
 // Package departures forgets the agents of tasks that have ended: a task does not come back,
 // and the next of its kind is another agent. What is here decides who has ended: one whose
 // agent said so as it stopped, and one that has no session for a while after its
-// certificate's end.
+// certificate's end, in which there was a server.
 //
 // It must not know how an agent is forgotten, nor by what a task joins.
 //
@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// Grace is how long after its certificate's end an agent without a session is kept: until
-	// then it could not come back, and from then on nobody looks for what became of it.
+	// Grace is how long after its certificate's end an agent without a session is kept, and after
+	// the start of the server to which it could come back.
 	Grace = 10 * time.Minute
 	// sweepEvery is how often those are looked for.
 	sweepEvery = time.Minute
@@ -56,8 +56,9 @@ type Config struct {
 
 // Departures are those that are under way.
 type Departures struct {
-	cfg  Config
-	wake watched.Signal
+	cfg   Config
+	begun time.Time // until then nobody could come back to this server
+	wake  watched.Signal
 
 	mu   sync.Mutex
 	said map[string]string // by agent id, the run that said goodbye; guarded by mu
@@ -65,7 +66,7 @@ type Departures struct {
 
 // New returns Departures of nobody.
 func New(cfg Config) *Departures {
-	return &Departures{cfg: cfg, wake: watched.NewSignal(), said: map[string]string{}}
+	return &Departures{cfg: cfg, begun: cfg.Clock(), wake: watched.NewSignal(), said: map[string]string{}}
 }
 
 // Goodbye notes that a run of an agent ends, and that no other one follows. Whose it is its
@@ -111,9 +112,12 @@ func (d *Departures) gone(ctx context.Context) []string {
 		d.cfg.Log.WarnContext(ctx, "tasks that ended are not looked for", slog.Any("err", err))
 		return nil
 	}
-	var list []string
+	now, list := d.cfg.Clock(), []string(nil)
+	if now.Sub(d.begun) <= Grace { // after an outage of the servers those that live come back
+		return nil
+	}
 	for _, st := range d.cfg.Agents() {
-		if st.State == api.AgentInfo_GONE && d.cfg.Ends(st.Agent.Method) && d.cfg.Clock().Sub(st.End) > Grace {
+		if st.State == api.AgentInfo_GONE && d.cfg.Ends(st.Agent.Method) && now.Sub(st.End) > Grace {
 			list = append(list, st.Agent.ID)
 		}
 	}

@@ -164,3 +164,25 @@ func TestATaskThatWasKilledIsForgottenAfterItsCertificatesEndAndAGrace(t *testin
 		}
 	})
 }
+
+// A9-47: one minute after an outage of the servers the agents of living tasks were forgotten.
+func TestAfterAnOutageThoseThatLiveHaveAGraceToComeBackIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := time.Now().Add(-24 * time.Hour)
+		f := &fleetOf{agents: map[string]fleet.Status{"dead": status("dead", "task", api.AgentInfo_GONE, long), "alive": status("alive", "task", api.AgentInfo_GONE, long)}}
+		f.departures(t)
+		time.Sleep(departures.Grace)
+		synctest.Wait()
+		if got := f.forgotten(); got != "" {
+			t.Errorf("within the grace: %s", got)
+		}
+		f.mu.Lock()
+		f.agents["alive"] = status("alive", "task", api.AgentInfo_CONNECTED, time.Now().Add(time.Hour))
+		f.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := f.forgotten(); got != "dead by the server" {
+			t.Errorf("forgotten: %s", got)
+		}
+	})
+}

@@ -1,29 +1,31 @@
 package e2e
 
 import (
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"signet.example/api"
+	"signet.example/store"
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
 )
 
-// A task joins by its role, serves, and leaves nothing behind when it is told to stop; one
-// that is killed leaves its agent until its certificate has ended.
-func TestATaskJoinsByItsRoleIsServedAndIsForgottenWhenItStops(t *testing.T) {
+// byRole starts a mesh whose agent is a task's that joins by its role.
+func byRole(t *testing.T, opts meshtest.Options) (*meshtest.World, *parts.STS) {
+	t.Helper()
 	aws := parts.NewSTS(t, "123456789012")
 	for name, value := range aws.Environment(aws.ARN("web")) {
 		t.Setenv(name, value)
 	}
 	trust := filepath.Join(t.TempDir(), "root.crt")
-	w := meshtest.Start(t, meshtest.Options{
-		Nodes: []string{"web"}, Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "")), NoAgent: true,
-		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + aws.ARN("web") + "\"]}]}}\n",
-		AgentExtra:  "trust: " + trust + "\njoin: {aws_task: {region: environment, endpoint: " + aws.URL() + "}}\n",
-	})
+	opts.NoAgent = true
+	opts.ServerExtra += "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + aws.ARN("web") + "\"]}]}}\n"
+	opts.AgentExtra = "trust: " + trust + "\njoin: {aws_task: {region: environment, endpoint: " + aws.URL() + "}}\n"
+	w := meshtest.Start(t, opts)
 	root, err := os.ReadFile(filepath.Join(w.ServerDir(), "ca", "root.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -32,6 +34,13 @@ func TestATaskJoinsByItsRoleIsServedAndIsForgottenWhenItStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {selectors: [\"aws_task:role:" + aws.ARN("web") + "\", \"aws_task:region:eu-west-1\"]}\n")
+	return w, aws
+}
+
+// A task joins by its role, serves, and leaves nothing behind when it is told to stop; one
+// that is killed leaves its agent until its certificate has ended.
+func TestATaskJoinsByItsRoleIsServedAndIsForgottenWhenItStops(t *testing.T) {
+	w, aws := byRole(t, meshtest.Options{Nodes: []string{"web"}, Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", ""))})
 	w.StartAgentWithoutToken()
 	w.AwaitProxies()
 	one := onlyAgent(t, w)
@@ -60,4 +69,48 @@ func TestATaskJoinsByItsRoleIsServedAndIsForgottenWhenItStops(t *testing.T) {
 	if again := onlyAgent(t, w); again.GetId() == one.GetId() {
 		t.Errorf("it came back as %s, which was forgotten", again.GetId())
 	}
+}
+
+// A9-47: the agent of a task that runs was deleted at the server, as after a long partition: it
+// joins anew, and its Envoys are what they were.
+func TestATaskThatIsForgottenWhileItRunsJoinsAnewWithTheEnvoysThatItHas(t *testing.T) {
+	w, aws := byRole(t, meshtest.Options{
+		Nodes: []string{"front", "web"}, ServerExtra: "  agent: 20s\n", // of lifetimes
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "web"), meshtest.VirtualNode("web", ""), meshtest.ServiceOfNode("web", "web")),
+	})
+	w.StartAgentWithoutToken()
+	w.AwaitProxies()
+	page := "http://" + meshtest.HostOf("web") + "/"
+	w.AwaitRoute("front", page)
+	one, pids := onlyAgent(t, w), pidsOf(w)
+	w.KillServer()
+	s, err := store.Open(t.Context(), filepath.Join(w.ServerDir(), "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.DeleteAgent(t.Context(), "server", one.GetId()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.StartServer()
+	eventually(t, 60*time.Second, "it joined anew, and its proxies are ready", func() bool {
+		resp, err := w.Admin.Agents(t.Context(), &api.AgentsRequest{})
+		return err == nil && len(resp.GetAgents()) == 1 && resp.GetAgents()[0].GetId() != one.GetId() && len(w.ProxyStates()) == 2
+	})
+	w.AwaitProxies()
+	w.AwaitRoute("front", page) // its endpoints went with the agent that was
+	if now := pidsOf(w); !maps.Equal(now, pids) {
+		t.Errorf("the Envoys were %v, and are %v", pids, now)
+	}
+	if n := aws.Asked.Load(); n != 2 {
+		t.Errorf("STS was asked %d times", n)
+	}
+}
+
+// pidsOf are the processes of the proxies.
+func pidsOf(w *meshtest.World) map[string]int64 {
+	pids := map[string]int64{}
+	for _, p := range w.Proxies() {
+		pids[p.GetName()] = p.GetPid()
+	}
+	return pids
 }
