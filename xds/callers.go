@@ -29,8 +29,17 @@ type callers struct {
 	strangers bool
 }
 
+// byCertificate: who has an identity says for whom it calls, as in any chain of calls. That a
+// load balancer of connections carries it makes no difference to who says so: its clients do.
 func byCertificate(l mesh.Listener) callers {
-	c := callers{port: l.Port}
+	c := inPlaintext(l)
+	c.strangers = l.ProxyProtocol || c.strangers && (l.AnyClient() || l.ForeignClients())
+	return c
+}
+
+// inPlaintext are those who are at no ingress.
+func inPlaintext(l mesh.Listener) callers {
+	c := callers{port: l.Port, strangers: len(l.Ingress) > 0}
 	if l.ForeignClients() {
 		c.says = proxy.ForeignCallers
 	}
@@ -44,12 +53,6 @@ func atIngress(l mesh.Listener, in mesh.Ingress) callers {
 	if c.strangers = l.ProxyProtocol; !l.ProxyProtocol {
 		c.ingress = &in
 	}
-	return c
-}
-
-func strangers(l mesh.Listener) callers {
-	c := byCertificate(l)
-	c.strangers = true
 	return c
 }
 

@@ -93,38 +93,47 @@ func (b *builder) inspected() []*listenerv3.ListenerFilter {
 // (docs/decisions/067). The same filters stand behind each, so plaintext meets
 // the same authorization, with no source identity.
 func (b *builder) chains(statPrefix string, l mesh.Listener) []*listenerv3.FilterChain {
-	mode, behind := b.mode(l), b.behind(statPrefix, l, byCertificate(l))
-	if l.Protocol == mesh.ProtocolTCP && mode == mesh.TLSDisabled { // what looks like TLS is the application's own
-		return append(b.ingressChains(statPrefix, l, ""), &listenerv3.FilterChain{Name: "plaintext", Filters: behind})
-	}
 	var chains []*listenerv3.FilterChain
-	if mode != mesh.TLSDisabled || b.managed(l) {
-		tls := chain("tls", "tls", behind...)
-		switch {
-		case l.AnyClient():
-		case l.ForeignClients():
-			tls.Filters = append([]*listenerv3.Filter{b.noSVID()}, behind...)
-		default:
-			tls.Filters = append([]*listenerv3.Filter{b.oneSVID()}, behind...)
-		}
-		tls.TransportSocket = b.downstream(l)
-		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
-		if l.ProxyProtocol {
-			for _, in := range l.Ingress {
-				from(tls, in)
-			}
-		}
-		chains = append(chains, tls)
+	mode, transport := b.mode(l), rawBuffer
+	known, others := byCertificate(l), inPlaintext(l)
+	behind := b.behind(statPrefix, l, known)
+	switch {
+	case l.Protocol == mesh.ProtocolTCP && mode == mesh.TLSDisabled:
+		transport = "" // what looks like TLS is the application's own
+	case mode != mesh.TLSDisabled || b.managed(l):
+		chains = append(chains, b.tlsChain(l, behind))
 	}
-	if mode != mesh.TLSStrict {
-		if len(l.Ingress) > 0 {
-			chains, behind = append(chains, b.ingressChains(statPrefix, l, rawBuffer)...), b.behind(statPrefix, l, strangers(l))
-		}
-		if !l.ProxyProtocol {
-			chains = append(chains, chain("plaintext", rawBuffer, behind...))
+	if mode == mesh.TLSStrict {
+		return chains
+	}
+	chains = append(chains, b.ingressChains(statPrefix, l, transport)...)
+	if l.ProxyProtocol { // all that come are the ingress's
+		return chains
+	}
+	if others != known {
+		behind = b.behind(statPrefix, l, others)
+	}
+	return append(chains, chain("plaintext", transport, behind...))
+}
+
+// tlsChain is the way of callers by TLS.
+func (b *builder) tlsChain(l mesh.Listener, behind []*listenerv3.Filter) *listenerv3.FilterChain {
+	c := chain("tls", "tls", behind...)
+	switch {
+	case l.AnyClient():
+	case l.ForeignClients():
+		c.Filters = append([]*listenerv3.Filter{b.noSVID()}, behind...)
+	default:
+		c.Filters = append([]*listenerv3.Filter{b.oneSVID()}, behind...)
+	}
+	c.TransportSocket = b.downstream(l)
+	c.TransportSocketConnectTimeout = duration(handshakeTimeout)
+	if l.ProxyProtocol {
+		for _, in := range l.Ingress {
+			from(c, in)
 		}
 	}
-	return chains
+	return c
 }
 
 // ingressChains are the ways of callers who are known by where they are.

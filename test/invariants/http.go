@@ -42,6 +42,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		{m.GetUseRemoteAddress().GetValue() && (m.GetXffNumTrustedHops() == 0 || believed && m.GetXffNumTrustedHops() == 1), "x-forwarded-for is believed"},
 		{proto.Equal(m.GetInternalAddressConfig(), internalAddresses), "callers may be internal"},
 		{dropsProxyHeaders(m), "a caller may speak in a proxy's name"},
+		{!carried(v) || takesAway(m, "x-forwarded-for"), "a load balancer's clients say for whom they call"},
 		{!m.GetPreserveExternalRequestId() || believed, "request ids of callers are kept"},
 		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
 	} {
@@ -79,6 +80,14 @@ func dropsProxyHeaders(m *hcmv3.HttpConnectionManager) bool {
 	}
 	drop.Mutations = drop.GetMutations()[:least]
 	return proto.Equal(&drop, dropProxyHeaders)
+}
+
+// takesAway reports whether a caller's header is gone before anybody reads it.
+func takesAway(m *hcmv3.HttpConnectionManager, header string) bool {
+	return slices.ContainsFunc(m.GetEarlyHeaderMutationExtensions(), func(e *corev3.TypedExtensionConfig) bool {
+		var drop earlyv3.HeaderMutation
+		return e.GetTypedConfig().UnmarshalTo(&drop) == nil && slices.ContainsFunc(drop.GetMutations(), func(m *mutationv3.HeaderMutation) bool { return m.GetRemove() == header })
+	})
 }
 
 // inbound holds unless the listener says otherwise: a manager in doubt must

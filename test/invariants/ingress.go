@@ -37,6 +37,14 @@ func fromSomewhere(chain *listenerv3.FilterChain) bool {
 	return len(ranges) > 0 && !slices.ContainsFunc(ranges, everybody)
 }
 
+// carried: connections are those of a load balancer's clients, whom it names.
+func carried(v visited) bool {
+	l, _ := parent[*listenerv3.Listener](v)
+	return slices.ContainsFunc(l.GetListenerFilters(), func(f *listenerv3.ListenerFilter) bool {
+		return f.GetTypedConfig().MessageIs((*proxyprotocolv3.ProxyProtocol)(nil))
+	})
+}
+
 // announced: who says for whom a connection is, is one of a load balancer's addresses, and
 // nobody says so by leaving it out.
 func (c *checker) announced(path string, m *listenerv3.Listener, chains []*listenerv3.FilterChain) {

@@ -19,6 +19,7 @@ import (
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
@@ -431,6 +432,11 @@ func TestWhoAConnectionIsForIsSaidByALoadBalancerAlone(t *testing.T) {
 		"": func(*listenerv3.Listener) {},
 		"anybody may say for whom": func(l *listenerv3.Listener) {
 			l.FilterChains[0].FilterChainMatch.DirectSourcePrefixRanges = nil
+		},
+		"clients say for whom they call": func(l *listenerv3.Listener) {
+			edit(t, l.FilterChains[0].Filters[0].GetTypedConfig(), new(hcmv3.HttpConnectionManager), func(h *hcmv3.HttpConnectionManager) {
+				edit(t, h.GetEarlyHeaderMutationExtensions()[0].GetTypedConfig(), new(earlyv3.HeaderMutation), func(m *earlyv3.HeaderMutation) { m.Mutations = m.Mutations[:2] })
+			})
 		},
 		"a connection may leave out for whom": func(l *listenerv3.Listener) {
 			l.ListenerFilters[0].ConfigType = &listenerv3.ListenerFilter_TypedConfig{TypedConfig: &lax}

@@ -223,30 +223,72 @@ func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T)
 		}
 	}
 
-	// A client behind it who has a certificate is who that says.
-	secure := func(from, header string) (*http.Response, error) {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
-		conn, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(p.at, "1444"))
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = conn.Close() }() // one request
-		if _, err := conn.Write([]byte(header)); err != nil {
-			return nil, err
-		}
-		over := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*p.pki.svid(t, "spiffe://test.example/shop/front")}}) //nolint:gosec // whom it calls is not the question
-		if err := over.HandshakeContext(t.Context()); err != nil {
-			return nil, err
-		}
-		return corpus.HTTP1(t, over, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), nil
-	}
-	if r, err := secure(nlb, proxyV2("203.0.113.11")); err != nil || corpus.Status(r) != http.StatusOK || len(seen) != 1 {
+	// A client behind it who has a certificate is who that says, and says nothing of another one.
+	front := *p.pki.svid(t, "spiffe://test.example/shop/front")
+	secure := net.JoinHostPort(p.at, "1444")
+	if r, err := tlsFrom(t, nlb, secure, proxyV2("203.0.113.11"), request, front); err != nil || corpus.Status(r) != http.StatusOK || len(seen) != 1 {
 		t.Fatalf("by mTLS: %v, %v", r, err)
 	}
-	if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), "203.0.113.11") || c.stub.lastCheck().GetSource().GetPrincipal() != "spiffe://test.example/shop/front" || len(c.stub.told.Get(proxy.CallersKey)) > 0 {
+	if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), "203.0.113.11") || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") ||
+		c.stub.lastCheck().GetSource().GetPrincipal() != "spiffe://test.example/shop/front" || len(c.stub.told.Get(proxy.CallersKey)) > 0 {
 		t.Errorf("by mTLS: %v, %v", h, c.stub.told)
 	}
-	if r, err := secure(stranger, proxyV2(nlb)); err == nil {
+	if r, err := tlsFrom(t, stranger, secure, proxyV2(nlb), request, front); err == nil {
 		t.Errorf("from elsewhere by mTLS: %v", r)
+	}
+}
+
+// tlsFrom sends a request by TLS from an address of this host, after what goes before it.
+func tlsFrom(t *testing.T, from, addr, before, request string, certificates ...tls.Certificate) (*http.Response, error) {
+	t.Helper()
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+	conn, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }() // one request
+	if _, err := conn.Write([]byte(before)); err != nil {
+		return nil, err
+	}
+	over := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: certificates}) //nolint:gosec // whom it calls is not the question
+	if err := over.HandshakeContext(t.Context()); err != nil {
+		return nil, err
+	}
+	return corpus.HTTP1(t, over, request), nil
+}
+
+// Where an ingress is declared, others say for whom they call only if they have an identity.
+func TestTLSAloneSaysNothingOfACallerBeforeIt(t *testing.T) {
+	alb, caller := loopback(), loopback()
+	const request = "GET /q HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nConnection: close\r\n\r\n"
+	ingress := "ingress: [{name: alb, ranges: [" + alb + "]}]"
+	keeps := func(what, addr string, app func() []*http.Request, certificates ...tls.Certificate) bool {
+		t.Helper()
+		r, err := tlsFrom(t, caller, addr, "", request, certificates...)
+		arrived := app()
+		if err != nil || corpus.Status(r) != http.StatusOK || len(arrived) != 1 {
+			t.Fatalf("%s: %v, %v, %d arrived", what, r, err, len(arrived))
+		}
+		return strings.Contains(arrived[0].Header.Get("X-Forwarded-For"), "198.51.100.1")
+	}
+	for options, want := range map[string]bool{"": true, optionsOf("orders", ingress): false} {
+		in := startInbound(t, orders+options)
+		if front := *in.pki.svid(t, "spiffe://test.example/shop/front"); !keeps("by mTLS", in.addr, in.app.take, front) {
+			t.Errorf("%q: a caller with an identity lost for whom it calls", options)
+		}
+		in = startInbound(t, ofFiles+options)
+		if got := keeps("by a file's authority", in.addr, in.app.take, *in.pki.files(t).named(t, nil, "front.shop")); got != want {
+			t.Errorf("%q: a caller by a file's authority said for whom it calls: %t", options, got)
+		}
+	}
+	for options, want := range map[string]bool{"": true, "---\napiVersion: signet.example/v1alpha1\nkind: VirtualGatewayOptions\nmetadata: {name: edge}\nspec: {listeners: [{port: 1443, " + ingress + "}]}\n": false} {
+		var seen []*http.Request
+		c := startCaller(t, edgeTLS+options, []string{"s"}, callee{"n", plain("http"), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = append(seen, r) })})
+		p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+		_, edge := p.cases(t, edgeTLS+options)
+		startProxy(t, edge, p.pki)
+		if got := keeps("without a certificate", net.JoinHostPort(p.at, "1443"), func() []*http.Request { return seen }); got != want {
+			t.Errorf("%q: a caller without a certificate said for whom it calls: %t", options, got)
+		}
 	}
 }
