@@ -22,7 +22,7 @@ func Variables() []environ.Variable {
 
 // FromEnvironment is what an environment says, as an agent's file; nil where it says nothing.
 func FromEnvironment(of []string) ([]byte, error) {
-	of, err := appmeshenv.Signets(of)
+	of, err := appmeshenv.Signets(environ.WithoutLinks(of))
 	if err != nil {
 		return nil, err
 	}

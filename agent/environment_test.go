@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -77,10 +78,12 @@ func TestATasksTimesFitIntoWhatItHasToStop(t *testing.T) {
 
 func TestNamesOfAppMeshsEnvironmentAreObeyedOrRefused(t *testing.T) {
 	for environ, want := range map[string]Proxy{
-		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop/virtualNode/web ENVOY_CONCURRENCY=3": {Mesh: "shop", VirtualNode: "web", Concurrency: 3},
-		"APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/web":                                                       {Mesh: "shop", VirtualNode: "web"},
-		"APPMESH_RESOURCE_NAME=mesh/shop/virtualGateway/edge":                                                       {Mesh: "shop", VirtualGateway: "edge"},
-		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web SIGNET_PROXY_VIRTUAL_NODE=web2 SIGNET_PROXY_MESH=new":       {Mesh: "new", VirtualNode: "web2"},
+		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop/virtualNode/web ENVOY_CONCURRENCY=3":                                          {Mesh: "shop", VirtualNode: "web", Concurrency: 3},
+		"APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/web":                                                                                                {Mesh: "shop", VirtualNode: "web"},
+		"APPMESH_RESOURCE_NAME=mesh/shop/virtualGateway/edge":                                                                                                {Mesh: "shop", VirtualGateway: "edge"},
+		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:1:mesh/shop/virtualNode/web APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/web":                     {Mesh: "shop", VirtualNode: "web"},
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/a APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/b SIGNET_PROXY_VIRTUAL_NODE=web SIGNET_PROXY_MESH=new": {Mesh: "new", VirtualNode: "web"},
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web SIGNET_PROXY_VIRTUAL_NODE=web2 SIGNET_PROXY_MESH=new":                                                {Mesh: "new", VirtualNode: "web2"},
 	} {
 		c, err := read(t, strings.Fields(environ)...)
 		if err != nil || len(c.Proxies) != 1 || c.Proxies[0].Mesh != want.Mesh || c.Proxies[0].VirtualNode != want.VirtualNode ||
@@ -98,6 +101,35 @@ func TestNamesOfAppMeshsEnvironmentAreObeyedOrRefused(t *testing.T) {
 	} {
 		if _, err := read(t, environ); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", environ, err, want)
+		}
+	}
+	// A9-50: the one of them that came last was obeyed.
+	for _, other := range []string{"shop/virtualNode/orders", "new/virtualNode/web", "shop/virtualGateway/web"} {
+		_, err := read(t, "APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualNode/web", "APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:1:mesh/"+other)
+		if err == nil || !strings.Contains(err.Error(), "APPMESH_VIRTUAL_NODE_NAME and APPMESH_RESOURCE_ARN name two proxies") {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+}
+
+// A9-48: in a namespace with a service named signet, or envoy, no task started.
+func TestWhatKubernetesSaysOfServicesIsNoKey(t *testing.T) {
+	var links []string
+	for service, host := range map[string]string{
+		"SIGNET": "10.0.0.1", "SIGNET_SERVER": "10.0.0.2", "SIGNET_PROXY_EGRESS": "fd00::3", "ENVOY": "10.0.0.4", "ENVOY_ADMIN": "10.0.0.5", "APPMESH_METRIC": "10.0.0.6", "APPNET_AGENT": "10.0.0.7",
+	} {
+		at := net.JoinHostPort(host, "8443")
+		links = append(links, service+"_SERVICE_HOST="+host, service+"_SERVICE_PORT=8443", service+"_SERVICE_PORT_AGENTS=8443", service+"_PORT=tcp://"+at,
+			service+"_PORT_8443_TCP=tcp://"+at, service+"_PORT_8443_TCP_PROTO=tcp", service+"_PORT_8443_TCP_PORT=8443", service+"_PORT_8443_TCP_ADDR="+host)
+	}
+	c, err := read(t, append(links, "SIGNET_SERVER=signet:8443", "SIGNET_PROXY_MESH=shop", "SIGNET_PROXY_VIRTUAL_NODE=web")...)
+	if err != nil || c.Server != "signet:8443" || len(c.Proxies) != 1 || c.Proxies[0].EgressPort != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, one := range []string{"SIGNET_PORT=8443", "SIGNET_OTHER_PORT=tcp://10.0.0.1:8443", "ENVOY_PORT=8443"} {
+		name, _, _ := strings.Cut(one, "=")
+		if _, err := read(t, append(links, one)...); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", one, err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ package appmeshenv
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -68,6 +69,18 @@ func resource(value string) (map[string]string, error) {
 	return nil, fmt.Errorf("want a virtualNode or virtualGateway, got %q", value)
 }
 
+// find returns what is known of a variable.
+func find(name string) (Name, bool) {
+	i := slices.IndexFunc(Names, func(n Name) bool {
+		begin, any := strings.CutSuffix(n.Name, "*")
+		return name == n.Name || any && strings.HasPrefix(name, begin)
+	})
+	if i < 0 {
+		return Name{}, false
+	}
+	return Names[i], true
+}
+
 // Signets is an environment with what App Mesh's names say as variables of Signet's.
 func Signets(environ []string) ([]string, error) {
 	given := map[string]bool{}
@@ -75,28 +88,37 @@ func Signets(environ []string) ([]string, error) {
 		name, value, _ := strings.Cut(one, "=")
 		given[name] = value != ""
 	}
+	ours := given["SIGNET_PROXY_VIRTUAL_NODE"] || given["SIGNET_PROXY_VIRTUAL_GATEWAY"]
 	out := slices.Clone(environ)
 	var refused []string
+	var named string // the variable that names the proxy
+	var proxy map[string]string
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
-		i := slices.IndexFunc(Names, func(n Name) bool {
-			begin, any := strings.CutSuffix(n.Name, "*")
-			return name == n.Name || any && strings.HasPrefix(name, begin)
-		})
+		n, ok := find(name)
 		switch {
-		case i < 0 || value == "":
+		case !ok || value == "":
 			continue
-		case Names[i].Refused != "":
-			refused = append(refused, name+": "+Names[i].Refused)
+		case n.Refused != "":
+			refused = append(refused, name+": "+n.Refused)
 			continue
 		}
-		keys, err := Names[i].keys(value)
+		keys, err := n.keys(value)
 		if err != nil {
 			refused = append(refused, name+": "+err.Error())
+			continue
 		}
-		ours := given["SIGNET_PROXY_VIRTUAL_NODE"] || given["SIGNET_PROXY_VIRTUAL_GATEWAY"]
+		if keys["SIGNET_PROXY_MESH"] != "" {
+			switch {
+			case ours:
+				continue
+			case proxy != nil && !maps.Equal(proxy, keys):
+				refused = append(refused, fmt.Sprintf("%s and %s name two proxies: take one of them out", named, name))
+			}
+			named, proxy = name, keys
+		}
 		for key, text := range keys {
-			if !given[key] && (!ours || key == "SIGNET_PROXY_CONCURRENCY") {
+			if !given[key] {
 				out = append(out, key+"="+text)
 			}
 		}
