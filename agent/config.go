@@ -79,6 +79,8 @@ type Config struct {
 	ProxyUser string `yaml:"proxy_user"`
 	// Proxies that the agent starts and supervises.
 	Proxies []Proxy `yaml:"proxies"`
+	// AppMesh is where an Envoy is that App Mesh's own agent starts: its bootstrap does not say.
+	AppMesh proxy.AppMesh `yaml:"app_mesh"`
 
 	// LogLevel is debug, info, warn or error; the flag and the environment win.
 	LogLevel string `yaml:"log_level"`
@@ -222,6 +224,9 @@ func (c Config) Validate() error {
 		}
 	}
 	c.Mode.validate(c, refuse)
+	if err := c.AppMesh.Validate(); err != nil {
+		refuse("app_mesh", "%v", err)
+	}
 	c.validateJoin(refuse, lacks)
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)

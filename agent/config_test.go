@@ -3,6 +3,8 @@ package agent
 import (
 	"strings"
 	"testing"
+
+	"signet.example/proxy"
 )
 
 func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
@@ -114,5 +116,18 @@ func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
 	c.Proxies[1].VirtualNode = "orders" // its ports may be others: known when the server has told them
 	if err := c.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhereAnAppMeshEnvoyIsIsSaidForAHostAlone(t *testing.T) {
+	good := proxy.AppMesh{Bind: "192.0.2.7", App: "127.0.0.2", Egress: "127.0.0.2:15001"}
+	if err := (Config{Server: "mesh:8443", AppMesh: good}).Validate(); err != nil {
+		t.Error(err)
+	}
+	if err := (Config{Server: "mesh:8443", AppMesh: proxy.AppMesh{App: "localhost"}}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: app: want an IP address") {
+		t.Error(err)
+	}
+	if err := (Config{Mode: ModeTask, Server: "mesh:8443", AppMesh: good}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: is for mode: host") {
+		t.Errorf("in a task: %v", err)
 	}
 }

@@ -153,7 +153,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir, Answers: true, Underscores: true}
 	a.relay = relay.New(relay.Config{
 		Conn: u.line.Conn(), Connected: &u.connected, State: &u.state, Trust: u.enrol.Trusted(), SVIDs: u.keeper, Policies: process,
-		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
+		Given: a.given, AppMesh: cfg.AppMesh, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
 	})
 	a.relay.AllowFiles(filesOf(cfg.Proxies))
 	a.upstream = upstream.New(upstream.Config{
@@ -260,7 +260,7 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	if err := writeAddresses(a.cfg.SocketDir, where); err != nil {
+	if err := where.Write(a.cfg.SocketDir); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}

@@ -2,14 +2,11 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 
-	"signet.example/agent/local"
-	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 )
@@ -81,13 +78,4 @@ func (s *sockets) close() {
 			_ = (*l).Close() // closed already where it was served
 		}
 	}
-}
-
-// writeAddresses puts the file there whole or not at all.
-func writeAddresses(dir string, a local.Addresses) error {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("addresses: %w", err)
-	}
-	return durable.WriteFile(filepath.Join(dir, local.AddressesFile), append(b, '\n'), 0o644)
 }

@@ -46,6 +46,8 @@ func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
 	switch {
 	case m != ModeHost && m != ModeTask:
 		refuse("mode", "want host or task, got %q", string(m))
+	case m.task() && c.AppMesh.Given():
+		refuse("app_mesh", "is for mode: host: in a task an Envoy that the agent does not start is not served")
 	case m.task() && c.RefuseLegacyPeers:
 		refuse("refuse_legacy_peers", "is for mode: host: in a task no peer is held by its process")
 	}

@@ -98,12 +98,7 @@ func MatchEntries(entries []Entry, has Selectors) []Entry {
 // lead to different virtual nodes it returns an *AmbiguousError that names two:
 // which identity the peer had would be chance.
 func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
-	var found []Binding
-	for _, b := range bindings {
-		if fits(b.Selectors, has) {
-			found = append(found, b)
-		}
-	}
+	found := FittingBindings(bindings, has)
 	if len(found) == 0 {
 		return Binding{}, false, nil
 	}
@@ -114,6 +109,17 @@ func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
 		}
 	}
 	return found[0], true, nil
+}
+
+// FittingBindings returns the bindings that fit, in their order.
+func FittingBindings(bindings []Binding, has Selectors) []Binding {
+	var found []Binding
+	for _, b := range bindings {
+		if fits(b.Selectors, has) {
+			found = append(found, b)
+		}
+	}
+	return found
 }
 
 func fits(wanted, has Selectors) bool {

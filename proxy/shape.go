@@ -78,13 +78,13 @@ func ValidName(s string) bool { return proxyName.MatchString(s) }
 
 // Validate refuses a Shape that no proxy could run, or that would loop.
 func (s Shape) Validate() error {
+	if err := s.validWhere(); err != nil {
+		return fmt.Errorf("%w: %w", ErrShape, err)
+	}
 	for _, field := range []struct {
 		name string
 		err  error
 	}{
-		{"bind", s.validBind()},
-		{"app", s.validApp()},
-		{"egress", s.validEgress()},
 		{"authz_socket", validSocket(s.AuthzSocket)},
 		{"wayout_socket", validSocket(s.WayoutSocket)},
 		{"access_log_dir", s.validLogDir()},
@@ -93,6 +93,19 @@ func (s Shape) Validate() error {
 	} {
 		if field.err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrShape, field.name, field.err)
+		}
+	}
+	return nil
+}
+
+// validWhere refuses a place at which no proxy could be, naming what of it is wrong.
+func (s Shape) validWhere() error {
+	for _, field := range []struct {
+		name string
+		err  error
+	}{{"bind", s.validBind()}, {"app", s.validApp()}, {"egress", s.validEgress()}} {
+		if field.err != nil {
+			return fmt.Errorf("%s: %w", field.name, field.err)
 		}
 	}
 	return nil

@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"signet.example/internal/durable"
 	"signet.example/internal/watched"
 )
 
@@ -43,6 +44,15 @@ type Addresses struct {
 	XDS      string `json:"xds"`
 	Workload string `json:"workload"`
 	Authz    string `json:"authz"`
+}
+
+// Write puts the file into socket_dir, whole or not at all.
+func (a Addresses) Write(socketDir string) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	return durable.WriteFile(filepath.Join(socketDir, AddressesFile), append(b, '\n'), 0o644)
 }
 
 // ErrNotRunning is returned where no agent answers.

@@ -17,10 +17,13 @@ import (
 )
 
 // refuse logs why, and answers a peer no more than that it may not; where two bindings
-// fit it, which they are, since nobody else can mend that. What it was seen to be is for
-// whoever writes its binding.
+// fit it, which they are, since nobody else can mend that, and where its node id is of
+// something else, what it is bound to. What it was seen to be is for whoever writes its binding.
 func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
 	r.config.Refused.Inc()
+	if bound := r.boundTo(has); errors.Is(err, resources.ErrNotBound) && node != "" && bound != "" {
+		err = fmt.Errorf("%w as %.512q: it is bound to %s", err, node, bound)
+	}
 	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
 	if name := resources.ProxyName(has); name != "" {
 		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s%s", name, has, node, lacking(r.bindingsOf(node), has)))
@@ -31,7 +34,23 @@ func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors,
 	if unseen(err) {
 		return status.Error(codes.Unavailable, errUnseen.Error())
 	}
-	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+	if !errors.Is(err, resources.ErrNotBound) {
+		err = resources.ErrNotBound
+	}
+	return status.Error(codes.PermissionDenied, err.Error())
+}
+
+// boundTo is what a peer's bindings let it be, by name; "" where there are none.
+func (r *Relay) boundTo(has identity.Selectors) string {
+	s := r.config.State.Load()
+	if s == nil {
+		return ""
+	}
+	var names []string
+	for _, ref := range s.RefsOf(has) {
+		names = append(names, ref.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // bindingsOf are the bindings of this host's group for a node.

@@ -79,6 +79,8 @@ type Config struct {
 	Policies Policies
 	// Given is what no proxy says of itself: who decides for it, and where it may log.
 	Given proxy.Shape
+	// AppMesh is where an Envoy is that App Mesh's own agent started.
+	AppMesh proxy.AppMesh
 	// Drain is as ads.Server.Drain.
 	Drain time.Duration
 	// CheckApp looks at the folder of an application on sockets.
@@ -337,7 +339,7 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 		}
 		return p.sub.shape, nil
 	}
-	sh, err := foreignShape(node, ref, r.config.Given)
+	sh, err := foreignShape(node, ref, r.config.Given, r.config.AppMesh)
 	if err != nil {
 		return proxy.Shape{}, err
 	}
@@ -347,17 +349,6 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 		return proxy.Shape{}, errAppFolder
 	}
 	return sh, nil
-}
-
-// foreignShape is what a proxy which the agent did not start declares of itself,
-// with what is not its own to say from ours. What the server would refuse is
-// refused here: its refusal would reach the log and not the proxy.
-func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape) (proxy.Shape, error) {
-	return proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) {
-		s.Suit(ref)
-		s.AuthzSocket, s.WayoutSocket, s.AccessLogDir, s.Proxy = ours.AuthzSocket, ours.WayoutSocket, ours.AccessLogDir, ""
-		s.Underscores = ours.Underscores
-	})
 }
 
 // view returns the view of key, beginning it where it is new.

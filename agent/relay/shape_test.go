@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -112,18 +114,18 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
+	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{})
 	if err != nil || s.AuthzSocket != "/run/signet/authz.sock" || s.Egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := foreignShape(&corev3.Node{}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}); err == nil {
+	if _, err := foreignShape(&corev3.Node{}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{}); err == nil {
 		t.Error("a node without a shape was accepted")
 	}
 }
 
 func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
 	ours := proxy.Shape{Bind: "10.0.0.1", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"}
-	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"})
+	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{})
 	if err != nil || got != ours {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -148,7 +150,7 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
+		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}
@@ -181,7 +183,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return foreignShape(&corev3.Node{Metadata: s}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
+		return foreignShape(&corev3.Node{Metadata: s}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{})
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
 	if err != nil || s.Egress.String() != "127.0.0.1:15002" {
@@ -196,8 +198,37 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 // An Envoy of somebody's own cannot widen what the operator gave.
 func TestAForeignProxyNamesNoFolderForItsAccessLogs(t *testing.T) {
 	own := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AccessLogDir: "/etc"}
-	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"})
+	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"}, proxy.AppMesh{})
 	if err != nil || s.AccessLogDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestAnAppMeshEnvoyIsWhereTheOperatorOfItsHostSaysAndNoOlderThanOthers(t *testing.T) {
+	metadata, err := structpb.NewStruct(map[string]any{"aws.appmesh.platformInfo": map[string]any{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := func(minor uint32) *corev3.Node {
+		return &corev3.Node{Metadata: metadata, UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{
+			UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: minor}},
+		}}
+	}
+	ours, at := proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{Bind: "192.0.2.7"}
+	s, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, at)
+	if err != nil || s.Bind != "192.0.2.7" || s.App != "127.0.0.1" || s.EnvoyVersion != "1.40.0" || s.AuthzSocket != "/a" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err := foreignShape(node(40), proxy.For("shop", "edge", true), ours, at); err != nil || !s.Alone || s.App != "" {
+		t.Errorf("a gateway: %+v, %v", s, err)
+	}
+	if _, err := foreignShape(node(34), proxy.Node("shop", "web"), ours, at); !errors.Is(err, proxy.ErrOldEnvoy) {
+		t.Errorf("an old one: %v", err)
+	}
+	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.AppMesh{}); err == nil || !strings.Contains(err.Error(), "app_mesh.bind") {
+		t.Errorf("without an address: %v", err)
+	}
+	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.AppMesh{Bind: "192.0.2.7", App: "192.0.2.7"}); !errors.Is(err, proxy.ErrShape) {
+		t.Errorf("its own client: %v", err)
 	}
 }

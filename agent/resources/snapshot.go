@@ -216,6 +216,16 @@ func (s *Snapshot) Binding(has identity.Selectors, ref proxy.Ref) (identity.Bind
 	return b, s.IDs[b.Name], nil
 }
 
+// RefsOf is what a peer with these selectors may be the proxy of, in order.
+func (s *Snapshot) RefsOf(has identity.Selectors) []proxy.Ref {
+	var list []proxy.Ref
+	for _, b := range identity.FittingBindings(s.Bindings, has) {
+		list = append(list, RefOf(b))
+	}
+	slices.SortFunc(list, proxy.Ref.Compare)
+	return slices.Compact(list)
+}
+
 // Fits reports whether a peer with these selectors may be the proxy of any virtual node.
 func (s *Snapshot) Fits(has identity.Selectors) bool {
 	_, ok, err := identity.MatchBindings(s.Bindings, has)
