@@ -50,6 +50,18 @@ var Names = []Name{
 	{Name: "ENVOY_*", Refused: notYet},
 }
 
+// Of is the row of a variable's name, of several the first that fits.
+func Of(name string) (Name, bool) {
+	i := slices.IndexFunc(Names, func(n Name) bool {
+		begin, any := strings.CutSuffix(n.Name, "*")
+		return name == n.Name || any && strings.HasPrefix(name, begin)
+	})
+	if i < 0 {
+		return Name{}, false
+	}
+	return Names[i], true
+}
+
 // resource reads mesh/M/virtualNode/N, also at the end of an ARN, as App Mesh's agent does.
 func resource(value string) (map[string]string, error) {
 	path := value
@@ -69,18 +81,6 @@ func resource(value string) (map[string]string, error) {
 	return nil, fmt.Errorf("want a virtualNode or virtualGateway, got %q", value)
 }
 
-// find returns what is known of a variable.
-func find(name string) (Name, bool) {
-	i := slices.IndexFunc(Names, func(n Name) bool {
-		begin, any := strings.CutSuffix(n.Name, "*")
-		return name == n.Name || any && strings.HasPrefix(name, begin)
-	})
-	if i < 0 {
-		return Name{}, false
-	}
-	return Names[i], true
-}
-
 // Signets is an environment with what App Mesh's names say as variables of Signet's.
 func Signets(environ []string) ([]string, error) {
 	given := map[string]bool{}
@@ -95,7 +95,7 @@ func Signets(environ []string) ([]string, error) {
 	var proxy map[string]string
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
-		n, ok := find(name)
+		n, ok := Of(name)
 		switch {
 		case !ok || value == "":
 			continue

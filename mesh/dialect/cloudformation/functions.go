@@ -10,8 +10,8 @@ import (
 	"signet.example/internal/manifest"
 )
 
-// tags are the short forms of functions.
-var tags = func() map[string]string {
+// Tags are the short forms of functions.
+var Tags = func() map[string]string {
 	short := map[string]string{"!Ref": "Ref", "!Condition": "Condition"}
 	for _, name := range []string{
 		"And", "Base64", "Cidr", "Equals", "FindInMap", "ForEach", "GetAZs", "GetAtt", "If", "ImportValue", "Join", "Length",

@@ -32,7 +32,7 @@ var kinds = map[string]kind{
 // when all are read.
 func Read(d *dialect.Drafts, f dialect.File) {
 	d.File(f.Name)
-	roots, errs := manifest.Form{Tags: tags, Unfilled: f.Unfilled}.Read(f.Name, f.Content)
+	roots, errs := manifest.Form{Tags: Tags, Unfilled: f.Unfilled}.Read(f.Name, f.Content)
 	if len(roots) == 0 {
 		d.Wrong(errs)
 		return

@@ -1,0 +1,135 @@
+package ecs
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"signet.example/agent/appmeshenv"
+)
+
+// Line is one of the diff.
+type Line struct {
+	// Op is "-" for a line of the old text, "+" for one of the new.
+	Op string `json:"op"`
+	// Number of the line in its text, from 1.
+	Number int    `json:"number"`
+	Text   string `json:"text"`
+	// Path and Reason are of the change that the line is of.
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+// besideIt is why a line is another of which nothing changed.
+var besideIt = &Change{Reason: "its comma: the line beside it changed"}
+
+// diff has the lines that differ, with the values of variables hidden that may be secrets.
+func (r *Result) diff(was, made *document, written spans) {
+	from, to := was.hidden(), made.hidden()
+	edits := udiff.Lines(from, to)
+	u, err := udiff.ToUnifiedDiff("", "", from, edits, 0)
+	if err != nil {
+		panic("internal error: edits of a diff are not of its text: " + err.Error())
+	}
+	gone := was.text
+	removed := was.root.gone()
+	before, after := starts(was.text), starts(made.text)
+	for _, h := range u.Hunks {
+		i, j := h.FromLine, h.ToLine
+		for _, l := range h.Lines {
+			line := Line{Text: strings.TrimRight(l.Content, "\r\n")}
+			var why *Change
+			if l.Kind == udiff.Delete {
+				line.Op, line.Number = "-", i
+				why = removed.of(before, i, len(gone))
+				i++
+				r.TakenOut++
+			} else {
+				line.Op, line.Number = "+", j
+				why = written.of(after, j, len(made.text))
+				j++
+				r.Written++
+			}
+			line.Path, line.Reason = why.Path, why.Reason
+			r.Diff = append(r.Diff, line)
+		}
+	}
+}
+
+// starts are where the lines of a text begin.
+func starts(text string) []int {
+	all := []int{0}
+	for i := range len(text) {
+		if text[i] == '\n' {
+			all = append(all, i+1)
+		}
+	}
+	return all
+}
+
+// of is why a line is not as it was.
+func (s spans) of(starts []int, line, end int) *Change {
+	begin := starts[line-1]
+	if line < len(starts) {
+		end = starts[line]
+	}
+	for _, x := range s {
+		if x.why != nil && x.start < end && x.end > begin {
+			return x.why
+		}
+	}
+	return besideIt
+}
+
+// hidden is the text without values of variables that are neither App Mesh's nor Signet's: they
+// may be secrets. It has the same lines.
+func (d *document) hidden() string {
+	var b strings.Builder
+	at := 0
+	hide := func(v *value) {
+		b.WriteString(d.text[at:v.start])
+		b.WriteString(`"…"` + strings.Repeat("\n", strings.Count(d.text[v.start:v.end], "\n")))
+		at = v.end
+	}
+	var walk func(v *value)
+	walk = func(v *value) {
+		if name, of := variable(v); of != nil && !shown(name) {
+			hide(of)
+			return
+		}
+		for _, c := range v.children {
+			walk(c.val)
+		}
+	}
+	walk(d.root)
+	return b.String() + d.text[at:]
+}
+
+// variable is the name and value of what has both, in either spelling.
+func variable(v *value) (string, *value) {
+	for _, keys := range [][2]string{{"name", "value"}, {"Name", "Value"}} {
+		if of := v.get(keys[1]); of != nil && v.get(keys[0]) != nil {
+			return v.get(keys[0]).literal(), of
+		}
+	}
+	return "", nil
+}
+
+// shown are variables and properties of which everybody may know what they are.
+func shown(name string) bool {
+	_, ok := appmeshenv.Of(name)
+	switch name {
+	case "http_proxy", "no_proxy", "AppPorts", "ProxyIngressPort", "ProxyEgressPort", "IgnoredUID", "IgnoredGID", "EgressIgnoredIPs", "EgressIgnoredPorts":
+		return true
+	}
+	return ok || strings.HasPrefix(name, "SIGNET_")
+}
+
+// indented is JSON with a line for each value.
+func indented(text string) string {
+	var b bytes.Buffer
+	_ = json.Indent(&b, []byte(strings.TrimSpace(text)), "", "  ") // it was read as JSON
+	return b.String() + "\n"
+}

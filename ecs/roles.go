@@ -1,0 +1,127 @@
+package ecs
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+)
+
+// Roles is what changes for the IAM roles of a definition.
+type Roles struct {
+	// Role is the task's, by its ARN, or the path of it where that is a function.
+	Role string `json:"role"`
+	// Add are statements for its policy; Remove what was there for App Mesh alone.
+	Add    []string `json:"add"`
+	Remove []string `json:"remove"`
+	// Execution is what the execution role has to be able to do.
+	Execution []string `json:"execution"`
+}
+
+func (t *task) roles(domain string) Roles {
+	role := t.get("taskRoleArn").literal()
+	if role == "" {
+		role = t.at("taskRoleArn")
+	}
+	return Roles{
+		Role: role,
+		Add: []string{`{"Effect": "Allow", "Action": "sts:GetWebIdentityToken", "Resource": "*", "Condition": {` +
+			`"ForAllValues:StringLike": {"sts:IdentityTokenAudience": ` + quoted("signet:"+domain+":*") + `}, ` +
+			`"StringEquals": {"sts:SigningAlgorithm": "ES384"}, "NumericLessThanEquals": {"sts:DurationSeconds": 60}}}`},
+		Remove: []string{
+			"appmesh:StreamAggregatedResources, or the managed policy AWSAppMeshEnvoyAccess, once no revision with App Mesh's Envoy runs",
+			"acm:ExportCertificate and acm-pca:GetCertificateAuthorityCertificate, where they are for App Mesh's TLS alone",
+		},
+		Execution: []string{"pulls " + t.options.Image},
+	}
+}
+
+// roleARN is the one form that the server's configuration has.
+var roleARN = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
+
+// notInNames is what a role's name may have and an object's may not.
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+// objects are the group of the tasks of this role, and whose proxies they are; "" where the
+// definition does not say both.
+func (t *task) objects() string {
+	role := t.get("taskRoleArn").literal()
+	mesh, kind, name, ok := parts(t.proxy)
+	if !ok || !roleARN.MatchString(role) {
+		t.note("apply a NodeGroup with the selector aws_task:role:ARN of the task's role, and a Binding for its proxy (docs/TASKS.md): the definition names them by functions")
+		return ""
+	}
+	group := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(role[strings.LastIndexByte(role, '/')+1:]), "-"), "-")
+	binding := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(mesh+"-"+name), "-"), "-")
+	more := ""
+	if kind == "virtualNode" {
+		more = ", applications: [namespace]"
+	}
+	t.note("the server's configuration has %s in join.aws_task.accounts[].roles (docs/AGENT.md)", role)
+	return fmt.Sprintf(`apiVersion: signet.example/v1alpha1
+kind: NodeGroup
+metadata: {name: %s}
+spec: {selectors: [%s]}
+---
+apiVersion: signet.example/v1alpha1
+kind: Binding
+metadata: {name: %s}
+spec: {group: %s, mesh: %s, %s: %s, selectors: [%s]%s}
+---
+`, quoted(group), quoted("aws_task:role:"+role), quoted(binding), quoted(group), quoted(mesh), kind, quoted(name), quoted("signet:proxy:"+name), more)
+}
+
+// parts are those of mesh/MESH/virtualNode/NAME, or of its ARN.
+func parts(resource string) (mesh, kind, name string, ok bool) {
+	if i := strings.LastIndexByte(resource, ':'); i >= 0 {
+		resource = resource[i+1:]
+	}
+	p := strings.Split(resource, "/")
+	if len(p) != 4 || strings.ContainsAny(resource, "${}") {
+		return "", "", "", false
+	}
+	return p[1], p[2], p[3], true
+}
+
+// check refuses options that no task could start with, and returns the trust domain.
+func (o Options) check() (domain string, err error) {
+	var errs []error
+	if host, port, err := net.SplitHostPort(o.Server); err != nil || host == "" || port == "" {
+		errs = append(errs, fmt.Errorf("server: want host:port, got %q", o.Server))
+	}
+	if o.Image == "" || strings.ContainsAny(o.Image, " \t\r\n\"\\") {
+		errs = append(errs, fmt.Errorf("image: want the image of Signet's agent in a registry that the tasks reach, got %q", o.Image))
+	}
+	if o.WayOut != ByVariable && o.WayOut != ByItself {
+		errs = append(errs, fmt.Errorf("way out: want %s or %s, got %q", ByVariable, ByItself, o.WayOut))
+	}
+	domain, err = trustDomain(o.Root)
+	return domain, errors.Join(append(errs, err)...)
+}
+
+// trustDomain is that of root certificates, which are all that the text has: what else is in a file may be a secret.
+func trustDomain(text string) (string, error) {
+	const want = "trust: want the trust domain's root certificate in PEM, ca/root.crt of what `signet init` made"
+	domain := ""
+	for rest := []byte(text); len(strings.TrimSpace(string(rest))) > 0; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return "", errors.New(want + ", and nothing else")
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", want, err)
+		}
+		if len(c.URIs) != 1 || c.URIs[0].Scheme != "spiffe" || !c.IsCA || domain != "" && domain != c.URIs[0].Host {
+			return "", fmt.Errorf("%s: that of %q is no root of one", want, c.Subject)
+		}
+		domain = c.URIs[0].Host
+	}
+	if domain == "" {
+		return "", errors.New(want)
+	}
+	return domain, nil
+}

@@ -1,0 +1,396 @@
+package ecs
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"signet.example/agent/appmeshenv"
+)
+
+// This file has what becomes of each part of a definition, and why.
+
+const (
+	volume      = "signet"
+	socketDir   = "/run/signet"
+	stopName    = "signet-stop"
+	userOfAgent = "1337"
+	wayOut      = "http://127.0.0.1:15001"
+	// leastStop is what an agent needs between SIGTERM and its end, in seconds.
+	leastStop, usualStop = 17, 30
+)
+
+// withoutProxy are the addresses that are asked without the proxy: the task's own, its metadata and credentials.
+var withoutProxy = []string{"127.0.0.1", "localhost", "169.254.170.2", "169.254.169.254"}
+
+func (t *task) convert() {
+	t.findEnvoy()
+	if t.envoy == nil {
+		return
+	}
+	t.checkTask()
+	t.checkEnvoy()
+	t.findApplications()
+	if len(t.problems) > 0 {
+		return
+	}
+	t.convertRedirect()
+	t.convertEnvoy()
+	t.convertEnvironment()
+	if len(t.applications) == 0 {
+		return // a gateway, which nobody is behind
+	}
+	t.shareVolume()
+	for _, app := range t.applications {
+		t.convertApplication(app)
+	}
+	t.addStop()
+}
+
+func (t *task) containers() []*value { return t.get("containerDefinitions").items() }
+
+// looksLikeEnvoy is by App Mesh's image, or by the variable that says whose Envoy it is.
+func (t *task) looksLikeEnvoy(c *value) bool {
+	if strings.Contains(t.literal(c, "image"), "aws-appmesh-envoy") {
+		return true
+	}
+	return slices.ContainsFunc(t.of(c, "environment").items(), func(e *value) bool { return namesResource(t.literal(e, "name")) })
+}
+
+// namesResource reports whether a variable says which virtual node or gateway a proxy is for.
+func namesResource(name string) bool {
+	known, ok := appmeshenv.Of(name)
+	return ok && known.Refused == "" && strings.HasPrefix(name, "APPMESH_")
+}
+
+func (t *task) findEnvoy() {
+	all := t.get("containerDefinitions")
+	if all == nil || all.kind != list {
+		t.refuse(all, t.at("containerDefinitions"), "want a list of containers, written out")
+		return
+	}
+	name := ""
+	if p := t.get("proxyConfiguration"); p != nil {
+		if kind := t.of(p, "type"); kind != nil && !kind.is("APPMESH") {
+			t.refuse(kind, t.at("proxyConfiguration", "type"), "want APPMESH: no other is known")
+			return
+		}
+		name = t.literal(p, "containerName")
+	}
+	var found []*value
+	for _, c := range t.containers() {
+		if c.kind != mapping {
+			t.refuse(c, t.at("containerDefinitions"), "a container is a function: write it out, so that it is known whether it is the Envoy")
+			return
+		}
+		if name != "" && t.literal(c, "name") == name || name == "" && t.looksLikeEnvoy(c) {
+			found = append(found, c)
+		}
+	}
+	switch {
+	case len(found) == 0 && name != "":
+		t.refuse(t.get("proxyConfiguration"), t.at("proxyConfiguration", "containerName"), "there is no container %q", name)
+	case len(found) == 0:
+		t.refuse(all, t.at("containerDefinitions"), "no container has App Mesh's Envoy: its image is aws-appmesh-envoy, or it has APPMESH_RESOURCE_ARN or APPMESH_VIRTUAL_NODE_NAME")
+	case len(found) > 1:
+		t.refuse(found[1], t.at("containerDefinitions"), "%d containers have App Mesh's Envoy: one proxy a task is converted", len(found))
+	default:
+		t.envoy, t.name = found[0], t.literal(found[0], "name")
+	}
+}
+
+// checkTask refuses tasks in which Signet's agent would not start, or not join.
+func (t *task) checkTask() {
+	mode := t.get("networkMode")
+	switch fargate := slices.ContainsFunc(t.get("requiresCompatibilities").items(), func(v *value) bool { return v.is("FARGATE") }); {
+	case mode == nil && !fargate:
+		t.refuse(nil, t.at("networkMode"), "is missing, which is bridge outside of Fargate: a task's agent needs a network of its own, awsvpc; in the others run the agent of the host (signet ecs taskdef agent)")
+	case mode != nil && mode.kind == scalar && mode.text != "awsvpc":
+		t.refuse(mode, t.at("networkMode"), "is %s: a task's agent needs a network of its own, awsvpc; in the others run the agent of the host (signet ecs taskdef agent)", mode.text)
+	}
+	if t.get("taskRoleArn") == nil {
+		t.refuse(nil, t.at("taskRoleArn"), "is missing: the task joins by its role")
+	}
+	if os := t.of(t.get("runtimePlatform"), "operatingSystemFamily").literal(); os != "" && os != "LINUX" {
+		t.refuse(t.get("runtimePlatform"), t.at("runtimePlatform", "operatingSystemFamily"), "is %s: the agent is a program for Linux", os)
+	}
+	for _, v := range t.get("volumes").items() {
+		if t.literal(v, "name") == volume {
+			t.refuse(v, t.at("volumes"), "has a volume %q: give it another name", volume)
+		}
+	}
+	for _, c := range t.containers() {
+		if t.literal(c, "name") == stopName {
+			t.refuse(c, t.container(c), "is converted already")
+		}
+	}
+}
+
+// checkEnvoy refuses what its container has and Signet's image cannot.
+func (t *task) checkEnvoy() {
+	for _, key := range []string{"entryPoint", "command"} {
+		if v := t.of(t.envoy, key); v != nil && (v.kind != list || len(v.children) > 0) {
+			t.refuse(v, t.container(t.envoy, key), "a program of yours starts Envoy: what it does is to be done elsewhere, since Signet's image has no shell; take it out")
+		}
+	}
+	if v := t.of(t.envoy, "readonlyRootFilesystem"); v != nil && !v.is("false") {
+		t.refuse(v, t.container(t.envoy, "readonlyRootFilesystem"), "the agent writes to /var/lib/signet-agent and /run/signet: take it out, or mount a volume at both")
+	}
+	for _, key := range []string{"name", "environment", "secrets", "mountPoints"} {
+		if v := t.of(t.envoy, key); v != nil && v.kind == opaque {
+			t.refuse(v, t.container(t.envoy, key), "is a function: write it out, so that it is known what is in it")
+		}
+	}
+	var named []string
+	for _, key := range []string{"environment", "secrets"} {
+		for _, e := range t.of(t.envoy, key).items() {
+			name := t.literal(e, "name")
+			if name == "" {
+				t.refuse(e, t.container(t.envoy, key), "a variable is a function: write it out, so that it is known whether it is one of App Mesh's")
+			}
+			if strings.HasPrefix(name, "SIGNET_") {
+				t.refuse(e, t.container(t.envoy, key), "has %s: it is converted already", name)
+			}
+			if value := t.literal(e, "value"); namesResource(name) {
+				named = append(named, name+"="+value)
+				t.proxy = cmp.Or(value, t.proxy)
+			}
+		}
+	}
+	if _, err := appmeshenv.Signets(named); err != nil {
+		t.refuse(t.envoy, t.container(t.envoy, "environment"), "%v", err)
+	}
+	if named == nil {
+		t.refuse(t.envoy, t.container(t.envoy, "environment"), "no variable says which virtual node or gateway it is for: APPMESH_RESOURCE_ARN")
+	}
+}
+
+// helpers are images of containers that serve and call nobody in the mesh.
+var helpers = []string{"xray-daemon", "cloudwatch-agent", "fluent-bit", "fluentd", "otel-collector", "datadog/agent"}
+
+func (t *task) helper(c *value) bool {
+	image := t.literal(c, "image")
+	return t.of(c, "firelensConfiguration") != nil || slices.ContainsFunc(helpers, func(h string) bool { return strings.Contains(image, h) })
+}
+
+func (t *task) waitsForEnvoy(c *value) *value {
+	for _, on := range t.of(c, "dependsOn").items() {
+		if t.literal(on, "containerName") == t.name {
+			return on
+		}
+	}
+	return nil
+}
+
+// findApplications: those that are named, else those that wait for the Envoy, else those with ports, else all but helpers.
+func (t *task) findApplications() {
+	if strings.Contains(t.proxy, "/virtualGateway/") {
+		return
+	}
+	others := slices.DeleteFunc(t.containers(), func(c *value) bool { return c == t.envoy })
+	if len(t.options.Applications) > 0 {
+		for _, name := range t.options.Applications {
+			i := slices.IndexFunc(others, func(c *value) bool { return t.literal(c, "name") == name })
+			if i < 0 {
+				t.refuse(nil, t.at("containerDefinitions"), "there is no container %q that could be the application", name)
+				continue
+			}
+			t.applications = append(t.applications, others[i])
+		}
+	} else {
+		for _, is := range []func(*value) bool{
+			func(c *value) bool { return t.waitsForEnvoy(c) != nil },
+			func(c *value) bool { return len(t.of(c, "portMappings").items()) > 0 },
+			func(*value) bool { return true },
+		} {
+			if t.applications == nil {
+				t.applications = slices.DeleteFunc(slices.Clone(others), func(c *value) bool { return t.helper(c) || !is(c) })
+			}
+		}
+	}
+	for _, c := range t.applications {
+		t.checkApplication(c)
+	}
+}
+
+func (t *task) checkApplication(c *value) {
+	for _, key := range []string{"name", "dependsOn", "environment"} {
+		if v := t.of(c, key); v != nil && v.kind == opaque {
+			t.refuse(v, t.container(c, key), "is a function: write it out, so that it can be added to")
+		}
+	}
+	if t.options.WayOut != ByVariable {
+		return
+	}
+	for _, key := range []string{"environment", "secrets"} {
+		for _, e := range t.of(c, key).items() {
+			if name := t.literal(e, "name"); strings.EqualFold(name, "http_proxy") {
+				t.refuse(e, t.container(c, key), "has %s already: lead calls of the mesh to %s by the application's own configuration, and convert with --way-out none", name, wayOut)
+			}
+		}
+	}
+}
+
+// convertRedirect takes out the redirection of App Mesh, for which this version has no listeners.
+func (t *task) convertRedirect() {
+	p := t.get("proxyConfiguration")
+	if p == nil {
+		return
+	}
+	ports, ignored := "", ""
+	for _, e := range t.of(p, "properties").items() {
+		switch t.literal(e, "name") {
+		case "AppPorts":
+			ports = t.literal(e, "value")
+		case "EgressIgnoredPorts":
+			ignored = t.literal(e, "value")
+		}
+	}
+	t.drop(t.v, "proxyConfiguration", t.because(t.at("proxyConfiguration"),
+		"nothing is redirected: callers reach the proxy at the task's own address and the service's ports, and nobody listens at 15000; the way out is an HTTP proxy"))
+	if len(t.applications) > 0 {
+		if ports == "" {
+			ports = "of its virtual node"
+		}
+		t.note("the application listens on 127.0.0.1, not on 0.0.0.0, at its ports (%s): the proxy listens at the task's own address with the same ports, and one that listens on all addresses takes them from it", ports)
+	}
+	if ignored != "" {
+		t.note("EgressIgnoredPorts %s has nothing to follow it: what does not go by %s goes out by itself", ignored, wayOut)
+	}
+}
+
+func (t *task) convertEnvoy() {
+	c := t.envoy
+	t.set(c, "image", t.options.Image, t.because(t.container(c, "image"), "Signet's agent with Envoy, in the place of App Mesh's"))
+	t.set(c, "command", []string{"task"}, t.because(t.container(c, "command"), "the image is also that of a host's agent: this is the agent of one task"))
+	t.set(c, "healthCheck", t.object(
+		t.member("command", []string{"CMD", "signet", "agent", "health", "--wait", "4s"}), t.member("interval", 5), t.member("timeout", 5), t.member("retries", 3), t.member("startPeriod", 10),
+	), t.because(t.container(c, "healthCheck"), "healthy is an Envoy that serves with its identity; the image has no shell and no curl"))
+	if user := t.of(c, "user"); user != nil && !user.is(userOfAgent) {
+		t.set(c, "user", userOfAgent, t.because(t.container(c, "user"), "the image's folders are that user's, and an agent that is root starts no Envoy as root"))
+	}
+	if t.of(c, "environmentFiles") != nil {
+		t.note("%s: the files are not looked at: a variable in them that App Mesh had and Signet has not ends the container at its start, by name (docs/TASKS.md)", t.container(c, "environmentFiles"))
+	}
+	if len(t.of(c, "mountPoints").items()) > 0 {
+		t.note("%s is kept: certificates that the mesh names by file need tls_dirs, in a configuration file for `signet task --config`", t.container(c, "mountPoints"))
+	}
+	if n, err := strconv.Atoi(t.literal(c, "memory")); err == nil && n < 256 {
+		t.note("%s is %d MiB: agent, authz and Envoy have 160 MiB at 100 requests/s, and 256 leaves room (docs/TASKS.md)", t.container(c, "memory"), n)
+	}
+}
+
+// convertEnvironment takes out what Signet would refuse, and says where the server is.
+func (t *task) convertEnvironment() {
+	c := t.envoy
+	for _, key := range []string{"environment", "secrets"} {
+		of := t.of(c, key)
+		if of == nil {
+			continue
+		}
+		of.remove(func(e child) bool {
+			known, ok := appmeshenv.Of(t.literal(e.val, "name"))
+			return ok && known.Refused != ""
+		}, func(e child) *Change {
+			name := t.literal(e.val, "name")
+			known, _ := appmeshenv.Of(name)
+			why := strings.TrimRight(strings.TrimSuffix(known.Refused, "take it out"), ":; ")
+			if strings.Contains(name, "XRAY") {
+				why += "; the X-Ray daemon stays, for what the application sends it"
+			}
+			return t.because(t.container(c, key, "["+name+"]"), "%s", why)
+		})
+	}
+	type variable struct{ name, value, why string }
+	variables := []variable{
+		{"SIGNET_SERVER", t.options.Server, "routes, certificates and decisions come from this server, and not from App Mesh's endpoint"},
+		{"SIGNET_TRUST_PEM", t.options.Root, "by whom the task knows the server: the trust domain's root certificate, which is public"},
+		{"SIGNET_JOIN_AWS_TASK_REGION", "environment", "the task joins by its role, as it did at App Mesh: there is no token in it"},
+	}
+	if stop := t.of(c, "stopTimeout"); stop != nil && !stop.is(strconv.Itoa(usualStop)) {
+		switch n, err := strconv.Atoi(stop.literal()); {
+		case err != nil || n < leastStop:
+			t.set(c, "stopTimeout", usualStop, t.because(t.container(c, "stopTimeout"), "a proxy may take %d s to end without a failed request", leastStop))
+		default:
+			variables = append(variables, variable{"SIGNET_STOP_TIMEOUT", fmt.Sprintf("%ds", n), "everything in the container has ended before its stopTimeout"})
+		}
+	}
+	var items []raw
+	var whys []*Change
+	for _, v := range variables {
+		items = append(items, t.object(t.member("name", v.name), t.member("value", v.value)))
+		whys = append(whys, t.because(t.container(c, "environment", "["+v.name+"]"), "%s", v.why))
+	}
+	t.add(c, "environment", whys, items...)
+}
+
+func (t *task) mount() raw {
+	return t.object(t.member("sourceVolume", volume), t.member("containerPath", socketDir))
+}
+
+// shareVolume makes the folder by which the containers of the agent speak with each other.
+func (t *task) shareVolume() {
+	t.add(t.v, "volumes", []*Change{t.because(t.at("volumes"), "the folder of the agent's sockets")}, t.object(t.member("name", volume)))
+	t.add(t.envoy, "mountPoints", []*Change{t.because(t.container(t.envoy, "mountPoints"), "where the container %s tells the agent to stop", stopName)}, t.mount())
+}
+
+// convertApplication has it wait for the proxy, and call through it.
+func (t *task) convertApplication(c *value) {
+	healthy := t.object(t.member("containerName", t.name), t.member("condition", "HEALTHY"))
+	switch on := t.waitsForEnvoy(c); {
+	case on == nil:
+		t.add(c, "dependsOn", []*Change{t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, and is stopped before it")}, healthy)
+	case !t.of(on, "condition").is("HEALTHY"):
+		on.replace(string(healthy), t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, not when the container does"))
+	}
+	if t.options.WayOut != ByVariable {
+		t.note("%s calls services of the mesh through %s, by its own configuration: nothing leads it there", t.container(c), wayOut)
+		return
+	}
+	without := slices.Clone(withoutProxy)
+	for _, e := range t.of(t.get("proxyConfiguration"), "properties").items() {
+		if t.literal(e, "name") != "EgressIgnoredIPs" {
+			continue
+		}
+		for address := range strings.SplitSeq(t.literal(e, "value"), ",") {
+			if address = strings.TrimSpace(address); address != "" && !slices.Contains(without, address) {
+				without = append(without, address)
+			}
+		}
+	}
+	t.add(c, "environment", []*Change{
+		t.because(t.container(c, "environment", "[http_proxy]"), "calls of HTTP go through the proxy, which nothing redirects them to any more"),
+		t.because(t.container(c, "environment", "[no_proxy]"), "except for the task's own addresses, its metadata and credentials, and what App Mesh left alone"),
+	},
+		t.object(t.member("name", "http_proxy"), t.member("value", wayOut)),
+		t.object(t.member("name", "no_proxy"), t.member("value", strings.Join(without, ","))),
+	)
+	t.note("%s calls through its proxy where its client obeys http_proxy (curl, Go, Python, Ruby; not Java, and Node only if told to); https and tcp go out by themselves. Services that the mesh does not declare are 404 there: add their names to no_proxy", t.container(c))
+}
+
+// addStop adds the container that is stopped first: the application's callers are sent elsewhere before it is told to stop.
+func (t *task) addStop() {
+	var on []string
+	for _, c := range t.applications {
+		on = append(on, string(t.object(t.member("containerName", t.literal(c, "name")), t.member("condition", "START"))))
+	}
+	members := []string{
+		t.member("name", stopName), t.member("image", t.options.Image), t.member("command", []string{"agent", "stop", "--on-term"}),
+		t.member("essential", false), t.member("stopTimeout", usualStop),
+		t.member("dependsOn", raw("["+strings.Join(on, ", ")+"]")), t.member("mountPoints", raw("["+string(t.mount())+"]")),
+	}
+	if t.get("memory") == nil {
+		members = append(members, t.member("memoryReservation", 32))
+	}
+	all := t.get("containerDefinitions")
+	i := slices.IndexFunc(all.children, func(c child) bool { return c.val == t.envoy })
+	all.insertBefore(i, t.item(all, t.object(members...)), t.because(t.at("containerDefinitions", "["+stopName+"]"),
+		"ECS stops what depends on others first: this one, which sends callers elsewhere and waits for that, then the application, then the proxy"))
+	for _, c := range t.containers() {
+		if strings.Contains(t.literal(c, "image"), "xray-daemon") {
+			t.note("%s is kept: the application's own segments reach it as before; Envoy sends none", t.container(c))
+		}
+	}
+}
