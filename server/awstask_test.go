@@ -226,6 +226,57 @@ func TestATaskIsToTryAgainWhereTheKeysAreNotThereYet(t *testing.T) {
 	}
 }
 
+// joins has a new task join with the claims as change makes them.
+func (r *rig) joins(aws *parts.STS, change func(map[string]any)) (*host, error) {
+	r.t.Helper()
+	h := newHost(r)
+	l := h.connect()
+	return h, h.send(l, h.shown(l, aws, change))
+}
+
+// What is proven is the role, and whoever has it can join again and again.
+func TestARoleHasAsManyAgentsAsItMay(t *testing.T) {
+	r, aws := newTasks(t)
+	r.halt()
+	r.cfg.Join.AWSTask.AgentsPerRole = 3
+	r.start()
+	r.apply(strings.ReplaceAll(webTasks[strings.Index(webTasks, "---"):strings.LastIndex(webTasks, "---")], "web", "job"))
+	var all []*host
+	for range 3 {
+		h, err := r.joins(aws, same)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, h)
+	}
+	var id any
+	_, err := r.joins(aws, func(c map[string]any) { id = c["jti"] })
+	wantCode(t, err, codes.ResourceExhausted, "aws_task:role:"+aws.ARN("web"), "has 3 agents", "join.aws_task.agents_per_role")
+	if f := awaitFinding(t, r, "SIG044", "3 agents joined by it, and at 3"); f.GetSubject() != "aws_task:role:"+aws.ARN("web") {
+		t.Errorf("%v", f)
+	}
+	if rows := rowsOf(t, "attest"); !slices.ContainsFunc(rows, func(s string) bool { return strings.Contains(s, "has 3 agents") }) {
+		t.Errorf("the audit trail has %q", rows)
+	}
+	if _, err := r.joins(aws, func(c map[string]any) { c["sub"] = aws.ARN("job") }); err != nil {
+		t.Errorf("a task of another role: %v", err)
+	}
+	if err := all[0].attest(""); err != nil {
+		t.Errorf("one that is there already: %v", err)
+	}
+	if err := all[1].leave(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is forgotten", func() bool { return len(r.agents()) == 3 })
+	if _, err := r.joins(aws, func(c map[string]any) { c["jti"] = id }); err != nil {
+		t.Errorf("in the place of one that ended, by a token for which nothing was left: %v", err)
+	}
+	r.ban(all[2].id)
+	if _, err := r.joins(aws, same); err != nil {
+		t.Errorf("in the place of one that is banned: %v", err)
+	}
+}
+
 func TestAServerThatTakesNoTasksSaysSo(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry)

@@ -18,6 +18,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
@@ -49,7 +50,7 @@ func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil 
 // rosterOf is of an agent that joined.
 func rosterOf(t *testing.T, a store.Agent) *roster.Roster {
 	t.Helper()
-	r := roster.New(inNoStore{}, func([]string) string { return "" })
+	r := roster.New(roster.Config{Store: inNoStore{}, Place: func([]string) string { return "" }, Principal: nodes.Principal})
 	if err := r.Enrol(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 // loadState reads what is stored, and makes the parts that depend on it: those that
 // views are made of, which say when they changed, before the views.
 func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
-	s.roster = roster.New(s.store, s.place)
+	s.roster = roster.New(roster.Config{Store: s.store, Place: s.place, Principal: nodes.Principal})
 	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	})
 	s.access = access.New(access.Config{
 		TrustDomain: s.td, Roots: s.authority.Roots, Roster: s.roster, Hosts: func() groups.Hosts { return s.model().Groups().Hosts },
-		Clock: s.clock, Log: s.log, Refused: s.metrics.refused, TurnedAway: s.refusals.Refused,
+		Principal: nodes.Principal, Clock: s.clock, Log: s.log, Refused: s.metrics.refused, TurnedAway: s.refusals.Refused,
 	})
 	s.instances = fleet.NewInstances(fleet.InstancesConfig{Shared: s.common.fleet, Sessions: s.sessions, Streams: s.access, Tell: s.tellClash, Clock: s.clock})
 	s.access.Instances = s.instances
@@ -227,7 +227,7 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	attestors, err := nodes.Open(s.cfg.Join, nodes.Server{JoinTokens: s.store, Once: s.store, Tokens: platformTokens{s.issuers, platforms(s.cfg.Join)}})
+	attestors, err := nodes.Open(s.cfg.Join, nodes.Server{JoinTokens: s.store, Tasks: s.tasks()})
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}

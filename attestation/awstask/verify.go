@@ -1,6 +1,7 @@
 package awstask
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -24,6 +25,8 @@ const (
 	maxID       = 256
 	// maxAge is how long after it was issued a token is taken, whatever it says itself.
 	maxAge = 5 * time.Minute
+	// defaultAgents of one role are as many as a service of ECS has tasks by AWS's own quota.
+	defaultAgents, maxAgents = 5000, 16000
 	// remembered is how long after its end a token that was used is known: clocks may be set.
 	remembered = time.Hour
 )
@@ -34,7 +37,13 @@ const namespace = "https://sts.amazonaws.com/"
 // Config is the server's end, as configured. Without accounts the method is off.
 type Config struct {
 	Accounts []Account `yaml:"accounts" json:"accounts"`
+	// AgentsPerRole is how many agents may be there at a time that joined by one role; 5,000
+	// where it is not given. What is proven is the role: whoever has it can join again and again.
+	AgentsPerRole int `yaml:"agents_per_role" json:"agents_per_role"`
 }
+
+// MostOfRole is how many agents a role may have.
+func (c Config) MostOfRole() int { return cmp.Or(c.AgentsPerRole, defaultAgents) }
 
 // Account is an account of AWS whose tasks may join.
 type Account struct {
@@ -90,22 +99,38 @@ type Once interface {
 	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
 }
 
+// Quota is how many agents a role may have, and how fast they may come. It is called by any
+// goroutine, and waits for nobody.
+type Quota interface {
+	// Take takes one more agent of a Principal's quota, or returns why there is none.
+	Take(principal string) error
+}
+
 // Verifier checks evidence.
 type Verifier struct {
 	accounts map[string]Account // by issuer
-	tokens   Tokens
-	once     Once
+	server   Server
+}
+
+// Server is what a Verifier needs of the server.
+type Server struct {
+	Tokens Tokens
+	Once   Once
+	Quota  Quota
 }
 
 // Open checks the configuration; nil where the method is off. An error begins with the key.
-func (c Config) Open(tokens Tokens, once Once) (*Verifier, error) {
+func (c Config) Open(s Server) (*Verifier, error) {
+	if c.AgentsPerRole < 0 || c.AgentsPerRole > maxAgents {
+		return nil, fmt.Errorf("agents_per_role: %d: want 1 to %d", c.AgentsPerRole, maxAgents)
+	}
 	if len(c.Accounts) == 0 {
 		return nil, nil
 	}
 	if n := len(c.Accounts); n > maxAccounts {
 		return nil, fmt.Errorf("accounts: %d of them: at most %d", n, maxAccounts)
 	}
-	v := &Verifier{accounts: map[string]Account{}, tokens: tokens, once: once}
+	v := &Verifier{accounts: map[string]Account{}, server: s}
 	for i, a := range c.Accounts {
 		if err := a.check(); err != nil {
 			return nil, fmt.Errorf("accounts[%d].%w", i, err)
@@ -164,13 +189,13 @@ func Check(token string) error {
 	return nil
 }
 
-// Verify checks a token about a challenge of a trust domain, and uses it up. It returns
-// the task's selectors. An error other than ErrNotNow is the token's fault.
+// Verify checks a token about a challenge of a trust domain, takes an agent of its role's quota
+// and uses it up. It returns the task's selectors. An error other than ErrNotNow is the token's fault.
 func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challenge []byte, now time.Time) (identity.Selectors, error) {
 	if err := Check(token); err != nil {
 		return nil, err
 	}
-	t, err := v.tokens.Verify(token, audience(trustDomain, challenge), now)
+	t, err := v.server.Tokens.Verify(token, audience(trustDomain, challenge), now)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +203,12 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challe
 	if err != nil {
 		return nil, err
 	}
-	first, err := v.once.UseOnce(ctx, id, now, t.Expires.Add(remembered))
+	// Only now, so that nobody takes of the quota of a role whose tokens they do not have; and
+	// before anything is written.
+	if err := v.server.Quota.Take(Principal(sels.Strings())); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)
+	}
+	first, err := v.server.Once.UseOnce(ctx, id, now, t.Expires.Add(remembered))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)
@@ -238,6 +268,15 @@ func checkAccount(s string) error {
 		return errors.New("want the twelve digits of an account of AWS")
 	}
 	return nil
+}
+
+// Principal is who vouched for a task with these selectors: the one of its role.
+func Principal(selectors []string) string {
+	i := slices.IndexFunc(selectors, func(s string) bool { return strings.HasPrefix(s, Name+":role:") })
+	if i < 0 {
+		return ""
+	}
+	return selectors[i]
 }
 
 // selectorsOf leaves out what no group can name.

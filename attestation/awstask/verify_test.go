@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,17 @@ func (u *used) UseOnce(_ context.Context, hash []byte, _, until time.Time) (bool
 	return !known, u.err
 }
 
+// quota is that of all roles.
+type quota struct {
+	err  error
+	took []string
+}
+
+func (q *quota) Take(principal string) error {
+	q.took = append(q.took, principal)
+	return q.err
+}
+
 func config(aws *parts.STS, roles ...string) awstask.Config {
 	return awstask.Config{Accounts: []awstask.Account{{Account: aws.Account, Issuer: aws.Issuer(), Roles: roles}}}
 }
@@ -76,7 +88,7 @@ func config(aws *parts.STS, roles ...string) awstask.Config {
 func verifier(t testing.TB, aws *parts.STS, roles ...string) (*awstask.Verifier, *read) {
 	t.Helper()
 	tokens := &read{now: time.Now()}
-	v, err := config(aws, roles...).Open(tokens, &used{until: map[string]time.Time{}})
+	v, err := config(aws, roles...).Open(awstask.Server{Tokens: tokens, Once: &used{until: map[string]time.Time{}}, Quota: &quota{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +147,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 	one, other := parts.NewSTS(t, account), parts.NewSTS(t, "210987654321")
 	tokens, once := &read{now: time.Now()}, &used{until: map[string]time.Time{}}
 	cfg := awstask.Config{Accounts: append(config(one, one.ARN("web")).Accounts, config(other, other.ARN("web")).Accounts...)}
-	v, err := cfg.Open(tokens, once)
+	v, err := cfg.Open(awstask.Server{Tokens: tokens, Once: once, Quota: &quota{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +178,38 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 	}
 }
 
+// Nobody uses up what a role has whose token he does not have, and a task for which nothing is
+// left has used up nothing either.
+func TestATokenTakesOfItsRolesQuotaWhenAllElseIsGoodAndBeforeItIsUsedUp(t *testing.T) {
+	aws := parts.NewSTS(t, account)
+	tokens, once, left := &read{now: time.Now()}, &used{until: map[string]time.Time{}}, &quota{}
+	v, err := config(aws, aws.ARN("web")).Open(awstask.Server{Tokens: tokens, Once: once, Quota: left})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := aws.Claims(aws.ARN("web"), "eu-west-1", audience(), time.Minute)
+	verify := func(claims map[string]any) error {
+		_, err := v.Verify(t.Context(), aws.Sign(claims), "test.example", challenge, tokens.now)
+		return err
+	}
+	for _, bad := range []map[string]any{
+		parts.Without(claims, map[string]any{"sub": aws.ARN("admin")}), parts.Without(claims, nil, "jti"), parts.Without(claims, map[string]any{"iat": 1}),
+	} {
+		if verify(bad) == nil || len(left.took) != 0 {
+			t.Errorf("%v took of the quota of %q", bad, left.took)
+		}
+	}
+	full := errors.New("full")
+	left.err = full
+	if err := verify(claims); !errors.Is(err, awstask.ErrNotNow) || !errors.Is(err, full) || len(once.until) != 0 {
+		t.Errorf("with nothing left: %v, %d used up", err, len(once.until))
+	}
+	left.err = nil
+	if err := verify(claims); err != nil || !slices.Equal(left.took, []string{"aws_task:role:" + aws.ARN("web"), "aws_task:role:" + aws.ARN("web")}) {
+		t.Errorf("with something left: %v, of %q", err, left.took)
+	}
+}
+
 func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 	const issuer, role = "https://a1.tokens.sts.global.api.aws", "arn:aws:iam::123456789012:role/web"
 	good := awstask.Account{Account: account, Issuer: issuer, Roles: []string{role}}
@@ -174,10 +218,10 @@ func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 		f(&a)
 		return awstask.Config{Accounts: []awstask.Account{a}}
 	}
-	if v, err := (awstask.Config{}).Open(nil, nil); v != nil || err != nil {
+	if v, err := (awstask.Config{}).Open(awstask.Server{}); v != nil || err != nil {
 		t.Errorf("without accounts: %v, %v", v, err)
 	}
-	if _, err := change(func(*awstask.Account) {}).Open(nil, nil); err != nil {
+	if _, err := change(func(*awstask.Account) {}).Open(awstask.Server{}); err != nil {
 		t.Error(err)
 	}
 	twice := awstask.Config{Accounts: []awstask.Account{good, good}}
@@ -197,9 +241,11 @@ func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 		"another's role": {change(func(a *awstask.Account) { a.Roles = []string{role, strings.Replace(role, "12:", "13:", 1)} }), "accounts[0].roles[1]: "},
 		"one issuer":     {twice, "accounts[1].issuer: "},
 		"one account":    {same, "accounts[1].account: "},
+		"no agents":      {awstask.Config{Accounts: []awstask.Account{good}, AgentsPerRole: -1}, "agents_per_role: "},
+		"all agents":     {awstask.Config{Accounts: []awstask.Account{good}, AgentsPerRole: 16001}, "agents_per_role: "},
 		"too many":       {awstask.Config{Accounts: make([]awstask.Account, 17)}, "accounts: "},
 	} {
-		if _, err := c.cfg.Open(nil, nil); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+		if _, err := c.cfg.Open(awstask.Server{}); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}

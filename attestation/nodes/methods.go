@@ -31,8 +31,7 @@ type HostConfig struct {
 // Server is what the server's ends need of the server.
 type Server struct {
 	JoinTokens jointoken.Tokens
-	Tokens     awstask.Tokens
-	Once       awstask.Once
+	Tasks      awstask.Server
 }
 
 // methods are all of them. A method that is not here is refused by its name.
@@ -59,9 +58,9 @@ var methods = []method{
 		current: func(cfg HostConfig, now time.Time) error { return cfg.X509PoP.Current(now) },
 	},
 	{
-		name: awstask.Name, selectors: awstask.Selectors, ends: true,
+		name: awstask.Name, selectors: awstask.Selectors, ends: true, principal: awstask.Principal,
 		attestor: func(cfg Config, s Server) (attestor, error) {
-			v, err := cfg.AWSTask.Open(s.Tokens, s.Once)
+			v, err := cfg.AWSTask.Open(s.Tasks)
 			if v == nil || err != nil {
 				return nil, err
 			}

@@ -105,6 +105,9 @@ type method struct {
 	// ends is true of what a task shows, which ends and does not come back: the next one
 	// shows the same, and is another agent.
 	ends bool
+	// principal finds by whose credentials a host with these selectors joined, where any number
+	// of hosts can join by the same; nil where each has evidence of its own.
+	principal func(selectors []string) string
 	// selectors are the forms that hosts have by it, each with a check of its value.
 	selectors map[string]func(string) error
 	// attestor is the server's end; nil where the configuration does not turn it on.
@@ -122,6 +125,17 @@ type method struct {
 // ended, nobody comes back as it.
 func Ends(name string) bool {
 	return slices.ContainsFunc(methods, func(m method) bool { return m.name == name && m.ends })
+}
+
+// Principal is by whose credentials a host joined that any number of hosts can join by, such as
+// a role of AWS; "" where it has evidence of its own. What those hosts do is one's doing: they
+// share what there is for agents.
+func Principal(name string, selectors []string) string {
+	i := slices.IndexFunc(methods, func(m method) bool { return m.name == name && m.principal != nil })
+	if i < 0 {
+		return ""
+	}
+	return methods[i].principal(selectors)
 }
 
 // Attestors are the server's ends of the methods that it takes.

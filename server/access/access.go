@@ -93,9 +93,12 @@ type Config struct {
 	Roots       func() issuance.Roots
 	Roster      *roster.Roster
 	Hosts       func() groups.Hosts // which groups may host what, by what is stored now
-	Clock       func() time.Time
-	Log         *slog.Logger
-	Refused     *prometheus.CounterVec // callers that were not let in, by method
+	// Principal returns by whose credentials an agent joined that others can join by, too, ""
+	// where it has evidence of its own.
+	Principal func(method string, selectors []string) string
+	Clock     func() time.Time
+	Log       *slog.Logger
+	Refused   *prometheus.CounterVec // callers that were not let in, by method
 	// TurnedAway is told of what a caller was not given.
 	TurnedAway func(ctx context.Context, c *Caller, action Action, why string)
 }
@@ -109,8 +112,8 @@ type Instances interface {
 
 // Connections are those of the agents' listener.
 type Connections interface {
-	// Verified is told of a connection on which this instance of an agent was let in.
-	Verified(conn net.Addr, agent, instance string)
+	// Verified is told of a connection on which an agent was let in.
+	Verified(conn net.Addr, by conns.Caller)
 	// Shut closes the connections of agents that are not to be served any more.
 	Shut(standing func(agent string) bool)
 }
@@ -195,7 +198,7 @@ func (a *Access) enter(ctx context.Context, method string) (*Caller, time.Time, 
 	if err := a.Instances.Admit(ctx, c.Agent.ID, c.Instance, c.Remote); err != nil {
 		return c, until, err // its connection is none of the agent's
 	}
-	a.Connections.Verified(c.Conn, c.Agent.ID, c.Instance)
+	a.Connections.Verified(c.Conn, conns.Caller{Agent: c.Agent.ID, Instance: c.Instance, Principal: a.cfg.Principal(c.Agent.Method, c.Agent.Selectors)})
 	if conn := underway.Of(ctx); conn != nil {
 		conn.Belongs("agent " + c.Agent.ID)
 	}

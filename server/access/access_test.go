@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/server/conns"
 	"signet.example/store"
 )
 
@@ -40,8 +41,8 @@ func served(t *testing.T, now time.Time) (a *Access, ctx context.Context, rows *
 	leaf := root.sign("/signet/agent/x", now, now.Add(time.Hour))
 	rows = &[]string{}
 	a = New(Config{
-		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Roots: rootsOf(root.cert), Roster: rosterOf(store.Agent{ID: "x", Group: "g"}),
-		Clock: time.Now, Log: slog.New(slog.DiscardHandler), Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused"}, []string{"method"}),
+		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Roots: rootsOf(root.cert), Roster: rosterOf(store.Agent{ID: "x", Group: "g", Method: "m", Selectors: []string{"m:role:web"}}),
+		Principal: alone, Clock: time.Now, Log: slog.New(slog.DiscardHandler), Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused"}, []string{"method"}),
 		TurnedAway: func(_ context.Context, c *Caller, action Action, why string) {
 			*rows = append(*rows, fmt.Sprintf("%s: %s %s", c, action, why))
 		},
@@ -89,6 +90,29 @@ func TestAMethodIsOfThoseWhoProveWhatItsRuleAsks(t *testing.T) {
 	a.Instances = letIn{errors.New("it is in use elsewhere")}
 	if err := call(ctx, api.AgentAPI_Issue_FullMethodName); err == nil {
 		t.Error("another run of the agent is let in")
+	}
+}
+
+// told is what connections are told.
+type told struct {
+	noConnections
+
+	of []conns.Caller
+}
+
+func (t *told) Verified(_ net.Addr, by conns.Caller) { t.of = append(t.of, by) }
+
+// What agents of one role have together is no more than another's share.
+func TestAConnectionCountsForThePrincipalOfItsAgent(t *testing.T) {
+	a, ctx, _ := served(t, time.Now().Add(-time.Minute).Truncate(time.Second))
+	seen := &told{}
+	a.Connections = seen
+	a.cfg.Principal = func(method string, selectors []string) string { return method + " " + selectors[0] }
+	if _, err := a.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: api.AgentAPI_Issue_FullMethodName}, func(context.Context, any) (any, error) { return nil, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := (conns.Caller{Agent: "x", Principal: "m m:role:web"}); len(seen.of) != 1 || seen.of[0] != want {
+		t.Errorf("%+v, want %+v", seen.of, want)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/identity"
 	"signet.example/proxy"
+	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/server/groups"
 	"signet.example/server/roster"
@@ -24,7 +25,7 @@ func hostile(id string) *Caller {
 }
 
 func accessOf(agents ...store.Agent) *Access {
-	a := New(Config{Roster: rosterOf(agents...)})
+	a := New(Config{Roster: rosterOf(agents...), Principal: alone})
 	a.Connections = noConnections{}
 	return a
 }
@@ -32,8 +33,8 @@ func accessOf(agents ...store.Agent) *Access {
 // noConnections are there.
 type noConnections struct{}
 
-func (noConnections) Verified(net.Addr, string, string) {}
-func (noConnections) Shut(func(agent string) bool)      {}
+func (noConnections) Verified(net.Addr, conns.Caller) {}
+func (noConnections) Shut(func(agent string) bool)    {}
 
 // inNoStore keeps agents nowhere.
 type inNoStore struct{}
@@ -44,9 +45,11 @@ func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil 
 
 func nowhere([]string) string { return "" }
 
+func alone(string, []string) string { return "" }
+
 // rosterOf is of agents that joined.
 func rosterOf(agents ...store.Agent) *roster.Roster {
-	r := roster.New(inNoStore{}, nowhere)
+	r := roster.New(roster.Config{Store: inNoStore{}, Place: nowhere, Principal: alone})
 	for _, a := range agents {
 		put(r, a)
 	}

@@ -174,6 +174,18 @@ func (l Look) instances() []*api.Finding {
 	return list
 }
 
+// many is about agents of which there may soon be no more.
+func (l Look) many() []*api.Finding {
+	var list []*api.Finding
+	for _, principal := range slices.Sorted(maps.Keys(l.Many)) {
+		n := l.Many[principal]
+		list = append(list, finding(findManyOfOne, sevWarning, principal,
+			"signet get agents -o wide; where all should be there, raise join.aws_task.agents_per_role in the server's configuration and restart it; else find who has the role",
+			"%d agents joined by it, and at %d no other one does", n.Is, n.Most))
+	}
+	return list
+}
+
 // groups is about hosts that have joined and are in no group: their NodeGroups
 // were changed since.
 func (l Look) groups() []*api.Finding {

@@ -219,6 +219,7 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG040", "nobody may call out", sevError, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody fits", Applications: []string{"unix:uid:1"}})},
 		{"SIG041", "anybody can", sevWarning, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", SpeakerProblem: "anybody can"})},
 		{"SIG042", "may call out through it", sevInfo, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", Applications: []string{"unix:uid:1"}})},
+		{"SIG044", "900 agents joined by it, and at 1000 no other one does", sevWarning, func(l *Look) { l.Many = map[string]Count{"aws_task:role:web": {900, 1000}} }},
 		{"SIG050", "there is no mesh of this name", sevError, func(l *Look) { l.PostQuantum = []string{"shop", "shp"} }},
 	} {
 		l := sound(t)

@@ -26,6 +26,7 @@ type Look struct {
 	Signer       Signer
 
 	Agents    []fleet.Status         // all that joined, by id
+	Many      map[string]Count       // of agents that joined by one principal, such as a role of AWS: those that may soon be no more
 	Clashes   map[string]fleet.Clash // host keys in two places, by agent
 	Refused   []fleet.Conflict
 	Endpoints *fleet.Registered
@@ -44,6 +45,9 @@ type Look struct {
 	ByCertificate bool                     // whether hosts can join by a certificate of their own
 	PostQuantum   []string                 // meshes that are to accept no other key exchange
 }
+
+// Count is how many there are, and how many there may be.
+type Count struct{ Is, Most int }
 
 // Model is what is stored. It is immutable.
 type Model interface {

@@ -50,7 +50,7 @@ const (
 
 // Limits are how many connections there may be on which no agent has called, by class,
 // of one address (IPv4, or a /64 of IPv6) and of all, and of agents, each and all. None of
-// them takes from another. A fleet behind one address that comes back at once is
+// them takes from another; where agents have all of theirs, the largest share gives way. A fleet behind one address that comes back at once is
 // through in turns: a proof takes milliseconds, and an agent tries again.
 type Limits struct {
 	Source, All   [classes]int
@@ -83,8 +83,7 @@ type Listener struct {
 	open       map[string]*Conn        // by remote address
 	unverified queue                   // those whose agent is not verified
 	sources    map[netip.Prefix]*queue // the same by source
-	agents     map[string][]*Conn      // those that an agent called on, the oldest first, by agent
-	called     int                     // how many these are
+	held       held                    // those that an agent called on
 }
 
 // queue is of connections whose agent is not verified, the oldest first.
@@ -106,7 +105,7 @@ func Listen(l net.Listener, over prometheus.Counter) *Listener {
 func listen(l net.Listener, within time.Duration, most Limits, over prometheus.Counter) *Listener {
 	return &Listener{
 		Listener: l, within: within, limits: most, over: over,
-		open: map[string]*Conn{}, sources: map[netip.Prefix]*queue{}, agents: map[string][]*Conn{},
+		open: map[string]*Conn{}, sources: map[netip.Prefix]*queue{}, held: newHeld(),
 	}
 }
 
@@ -172,18 +171,11 @@ func (u *Listener) cut(c *Conn) {
 // leave counts a connection out. The caller holds mu.
 func (u *Listener) leave(c *Conn) {
 	delete(u.open, c.address)
-	if c.agent == "" {
+	if c.of.Agent == "" {
 		u.unqueue(c)
 		return
 	}
-	all := u.agents[c.agent]
-	if i := slices.Index(all, c); i >= 0 {
-		u.called--
-		all = slices.Delete(all, i, i+1)
-	}
-	if u.agents[c.agent] = all; len(all) == 0 {
-		delete(u.agents, c.agent)
-	}
+	u.held.remove(c)
 }
 
 // unqueue counts a connection out of those whose agent is not verified. The caller holds mu.
@@ -221,7 +213,7 @@ func AddrOf(a net.Addr) netip.Addr {
 func (u *Listener) Vouched(addr net.Addr) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if c := u.open[addr.String()]; c != nil && c.agent == "" && c.class == Stranger {
+	if c := u.open[addr.String()]; c != nil && c.of.Agent == "" && c.class == Stranger {
 		c.timer.Reset(u.within)
 		u.class(c, Vouched)
 	}
@@ -238,13 +230,13 @@ const (
 // they send is bounded at once: no interceptor is asked before a message is whole.
 func (u *Listener) Shut(standing func(agent string) bool) {
 	u.mu.Lock()
-	agents := slices.Collect(maps.Keys(u.agents))
+	agents := slices.Collect(maps.Keys(u.held.by))
 	u.mu.Unlock()
 	agents = slices.DeleteFunc(agents, standing)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, agent := range agents {
-		for _, c := range u.agents[agent] {
+		for _, c := range u.held.by[agent] {
 			if c.left.Load() > shutBytes {
 				c.left.Store(shutBytes)
 				time.AfterFunc(shutTime, func() { _ = c.Close() }) // whoever reads from it gets the error
@@ -253,29 +245,26 @@ func (u *Listener) Shut(standing func(agent string) bool) {
 	}
 }
 
-// Verified lets the connection from addr stay, on which this instance of an agent called
-// and was let in. Where the agent has too many, those that another instance of it left
-// go first.
-func (u *Listener) Verified(addr net.Addr, agent, instance string) {
+// Verified lets the connection from addr stay, on which an agent called and was let in. Where
+// the agent has too many, those that another instance of it left go first; where all have,
+// one of the largest share.
+func (u *Listener) Verified(addr net.Addr, by Caller) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	c := u.open[addr.String()]
-	if c == nil || c.agent != "" {
+	if c == nil || c.of.Agent != "" {
 		return
 	}
-	switch all := u.agents[agent]; {
-	case len(all) >= u.limits.Agent:
-		others := func(c *Conn) bool { return c.instance != instance }
-		u.cut(all[max(0, slices.IndexFunc(all, others))])
-	case u.called >= u.limits.Agents:
-		u.cut(c) // the others are in use
-		return
+	if len(u.held.by[by.Agent]) >= u.limits.Agent {
+		u.cut(u.held.oldest(by.Agent, by))
 	}
 	u.unqueue(c)
-	c.agent, c.instance = agent, instance
-	u.agents[agent] = append(u.agents[agent], c)
-	u.called++
+	c.of = by
+	u.held.add(c)
 	c.left.Store(math.MaxInt64)
+	if u.held.n > u.limits.Agents {
+		u.cut(u.held.surplus(c))
+	}
 }
 
 // Conn is one of its connections.
@@ -288,10 +277,10 @@ type Conn struct {
 	left    atomic.Int64 // bytes that it may still send
 
 	// The following are guarded by u.mu.
-	agent, instance string           // that called on it
-	class           Class            // while no agent has called on it, as are the two below
-	in              [2]*list.List    // of all and of its source
-	at              [2]*list.Element // where in these
+	of    Caller           // that called on it
+	class Class            // while no agent has called on it, as are the two below
+	in    [2]*list.List    // of all and of its source
+	at    [2]*list.Element // where in these
 }
 
 // Shook is called when the handshake is complete, with whether its certificate is an

@@ -34,7 +34,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 		}
 		clients, served = append(clients, c), append(served, s)
 	}
-	u.Verified(served[1].RemoteAddr(), "web", "")
+	u.Verified(served[1].RemoteAddr(), Caller{Agent: "web"})
 	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
 		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -46,7 +46,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	for i := range served {
 		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
 	}
-	if len(u.open) != 0 || u.unverified.len() != 0 || len(u.sources) != 0 || len(u.agents) != 0 || u.called != 0 {
+	if len(u.open) != 0 || u.unverified.len() != 0 || len(u.sources) != 0 || u.held.n != 0 || len(u.held.by) != 0 {
 		t.Errorf("connections are still known: %+v", u)
 	}
 }
@@ -80,15 +80,18 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 	}
 	agent := func(name string) net.Conn {
 		near, far := connect(1)
-		u.Verified(far.RemoteAddr(), name, "")
+		u.Verified(far.RemoteAddr(), Caller{Agent: name})
 		return near
 	}
 	web1, web2, orders := agent("web"), agent("web"), agent("orders")
 	if web3 := agent("web"); !open(web3) || open(web1) || !open(web2) || !open(orders) {
 		t.Error("an agent's third connection takes the place of its first, and of no other")
 	}
-	if other := agent("other"); open(other) {
-		t.Error("there was no room for another agent")
+	if other := agent("other"); !open(other) || open(web2) || !open(orders) {
+		t.Error("another agent takes the place of the one that has two")
+	}
+	if more := agent("more"); open(more) || !open(orders) {
+		t.Error("where each has one, what is in use stays")
 	}
 	strangers := make([]net.Conn, 12)
 	for i := range strangers {
@@ -131,7 +134,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 			served.(*Conn).Shook(false)
 		}
 		if may > unverifiedBytes {
-			u.Verified(served.RemoteAddr(), "web", "")
+			u.Verified(served.RemoteAddr(), Caller{Agent: "web"})
 		}
 		const sent = 3 * unverifiedBytes
 		go func() { // ends by Close

@@ -35,21 +35,21 @@ type Agents interface {
 // Roster holds the agents in memory, so that no call waits for the database. The store is
 // authoritative: the roster follows it.
 type Roster struct {
-	store Agents
-	place func(selectors []string) string
+	cfg Config
 
 	// following is held from reading or writing the store until memory has changed too: an
 	// agent that joins meanwhile must not be lost, and a deleted one must not come back.
 	following sync.Mutex
 	joined    atomic.Uint64 // the Agents.Joined that memory has; written under following
 
-	mu   sync.RWMutex           // guards the following
-	by   map[string]store.Agent // by id
-	keys map[string]string      // ids by host key, SHA-256 of the SPKI
-	seen map[evidence]string    // ids by evidence, of those that can give theirs again
-	at   map[string]string      // by id, the groups of agents that selectors place
-	bans []string               // ids of those that are banned, sorted; replaced, not changed
-	n    uint64                 // of changes so far
+	mu       sync.RWMutex           // guards the following
+	by       map[string]store.Agent // by id
+	keys     map[string]string      // ids by host key, SHA-256 of the SPKI
+	seen     map[evidence]string    // ids by evidence, of those that can give theirs again
+	at       map[string]string      // by id, the groups of agents that selectors place
+	joinedBy map[string]int         // by principal, how many there are; those that are banned do not count
+	bans     []string               // ids of those that are banned, sorted; replaced, not changed
+	n        uint64                 // of changes so far
 }
 
 // evidence identifies a host among those that joined by the same method.
@@ -71,13 +71,37 @@ func (r *Roster) Banned() []string {
 	return r.bans
 }
 
-// New returns an empty roster; Load fills it. place returns the group of a host with these
-// selectors, "" for none; it is called under the roster's lock.
-func New(s Agents, place func(selectors []string) string) *Roster {
+// Config of a Roster. Every field is needed. The functions are called under its lock.
+type Config struct {
+	Store Agents
+	// Place returns the group of a host with these selectors, "" for none.
+	Place func(selectors []string) string
+	// Principal returns by whose credentials an agent joined that others can join by, too, ""
+	// where it has evidence of its own.
+	Principal func(method string, selectors []string) string
+}
+
+// New returns an empty roster; Load fills it.
+func New(c Config) *Roster {
 	return &Roster{
-		store: s, place: place,
-		by: map[string]store.Agent{}, keys: map[string]string{}, seen: map[evidence]string{}, at: map[string]string{},
+		cfg: c,
+		by:  map[string]store.Agent{}, keys: map[string]string{}, seen: map[evidence]string{}, at: map[string]string{}, joinedBy: map[string]int{},
 	}
+}
+
+// JoinedBy returns how many agents there are that joined by the credentials of a principal.
+// Those that are banned do not count.
+func (r *Roster) JoinedBy(principal string) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.joinedBy[principal]
+}
+
+// Principals returns how many JoinedBy has of each.
+func (r *Roster) Principals() map[string]int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return maps.Clone(r.joinedBy)
 }
 
 // Load reads all agents from the store.
@@ -89,12 +113,12 @@ func (r *Roster) Load(ctx context.Context) error {
 
 // Follow calls Load if agents have joined at other servers. Otherwise it returns at once.
 func (r *Roster) Follow(ctx context.Context) error {
-	if n, _ := r.store.Joined(); n == r.joined.Load() {
+	if n, _ := r.cfg.Store.Joined(); n == r.joined.Load() {
 		return nil
 	}
 	r.following.Lock()
 	defer r.following.Unlock()
-	if n, _ := r.store.Joined(); n == r.joined.Load() { // the one that joined, did here
+	if n, _ := r.cfg.Store.Joined(); n == r.joined.Load() { // the one that joined, did here
 		return nil
 	}
 	return r.load(ctx)
@@ -102,13 +126,13 @@ func (r *Roster) Follow(ctx context.Context) error {
 
 // load is Load. Callers hold following.
 func (r *Roster) load(ctx context.Context) error {
-	n, _ := r.store.Joined() // before reading: an agent that joins meanwhile causes another Load
-	agents, err := r.store.Agents(ctx)
+	n, _ := r.cfg.Store.Joined() // before reading: an agent that joins meanwhile causes another Load
+	agents, err := r.cfg.Store.Agents(ctx)
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
 	}
 	defer r.joined.Store(n)
-	next := New(r.store, r.place)
+	next := New(r.cfg)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range agents {
@@ -118,7 +142,7 @@ func (r *Roster) load(ctx context.Context) error {
 		}
 	}
 	slices.Sort(next.bans)
-	r.by, r.keys, r.seen, r.at, r.bans = next.by, next.keys, next.seen, next.at, next.bans
+	r.by, r.keys, r.seen, r.at, r.joinedBy, r.bans = next.by, next.keys, next.seen, next.at, next.joinedBy, next.bans
 	r.n++
 	return nil
 }
@@ -128,14 +152,27 @@ func (r *Roster) add(a store.Agent) {
 	if old, ok := r.by[a.ID]; ok { // it joined again, with another host key
 		delete(r.keys, string(old.HostKey))
 		delete(r.seen, evidenceOf(old))
+		r.count(old, -1)
 		a.Banned, a.BanReason = a.Banned || old.Banned, cmp.Or(a.BanReason, old.BanReason) // joining lifts no ban
 	}
 	r.by[a.ID], r.keys[string(a.HostKey)] = a, a.ID
 	if a.Evidence != nil {
 		r.seen[evidenceOf(a)] = a.ID
 	}
+	r.count(a, 1)
 	if a.Group == "" {
-		r.at[a.ID] = r.place(a.Selectors)
+		r.at[a.ID] = r.cfg.Place(a.Selectors)
+	}
+}
+
+// count counts an agent among those of its principal. Callers hold mu.
+func (r *Roster) count(a store.Agent, d int) {
+	principal := r.cfg.Principal(a.Method, a.Selectors)
+	if principal == "" || a.Banned {
+		return
+	}
+	if r.joinedBy[principal] += d; r.joinedBy[principal] == 0 {
+		delete(r.joinedBy, principal)
 	}
 }
 
@@ -146,7 +183,7 @@ func (r *Roster) PlaceAgain() bool {
 	defer r.mu.Unlock()
 	moved := false
 	for id, before := range r.at {
-		if now := r.place(r.by[id].Selectors); now != before {
+		if now := r.cfg.Place(r.by[id].Selectors); now != before {
 			r.at[id], moved = now, true
 		}
 	}
@@ -160,12 +197,12 @@ func (r *Roster) PlaceAgain() bool {
 func (r *Roster) Enrol(ctx context.Context, a store.Agent) error {
 	r.following.Lock()
 	defer r.following.Unlock()
-	before, _ := r.store.Joined()
-	if err := r.store.PutAgent(ctx, a); err != nil {
+	before, _ := r.cfg.Store.Joined()
+	if err := r.cfg.Store.PutAgent(ctx, a); err != nil {
 		return err
 	}
 	r.put(a)
-	if after, _ := r.store.Joined(); after == before+1 { // no other agent joined meanwhile
+	if after, _ := r.cfg.Store.Joined(); after == before+1 { // no other agent joined meanwhile
 		r.joined.CompareAndSwap(before, after)
 	}
 	return nil
@@ -184,7 +221,7 @@ func (r *Roster) BySelectors() []store.Agent {
 	defer r.mu.RUnlock()
 	list := make([]store.Agent, 0, len(r.at))
 	for _, id := range slices.Sorted(maps.Keys(r.at)) {
-		list = append(list, r.of(id))
+		list = append(list, r.placed(id))
 	}
 	return list
 }
@@ -207,11 +244,11 @@ func (r *Roster) ByEvidence(method string, key []byte) (store.Agent, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	id, ok := r.seen[evidence{method, string(key)}]
-	return r.of(id), ok
+	return r.placed(id), ok
 }
 
-// of returns an agent with its group. Callers hold mu.
-func (r *Roster) of(id string) store.Agent {
+// placed returns an agent with its group. Callers hold mu.
+func (r *Roster) placed(id string) store.Agent {
 	a := r.by[id]
 	if a.Group == "" {
 		a.Group = r.at[id]
@@ -241,7 +278,7 @@ func (r *Roster) Get(id string) (store.Agent, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	_, ok := r.by[id]
-	return r.of(id), ok
+	return r.placed(id), ok
 }
 
 // Standing finds an agent that is to be served: one that joined and is not banned.
@@ -268,7 +305,7 @@ func (r *Roster) All() []store.Agent {
 	defer r.mu.RUnlock()
 	list := make([]store.Agent, 0, len(r.by))
 	for _, id := range slices.Sorted(maps.Keys(r.by)) {
-		list = append(list, r.of(id))
+		list = append(list, r.placed(id))
 	}
 	return list
 }

@@ -41,9 +41,35 @@ func (r *rows) PutAgent(_ context.Context, a store.Agent) error {
 	return nil
 }
 
+// newRoster is of agents that are in no group; their method is their principal's name.
+func newRoster(s roster.Agents) *roster.Roster {
+	return roster.New(roster.Config{Store: s, Place: func([]string) string { return "" }, Principal: func(method string, _ []string) string { return method }})
+}
+
+func TestAgentsThatAreNotBannedCountAmongThoseOfTheirPrincipal(t *testing.T) {
+	all := &rows{}
+	r := newRoster(all)
+	enrol := func(a store.Agent) {
+		t.Helper()
+		if err := r.Enrol(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 3 {
+		enrol(store.Agent{ID: fmt.Sprint(n), HostKey: []byte{byte(n)}, Method: "role:web"})
+	}
+	enrol(store.Agent{ID: "host", HostKey: []byte("host")})
+	enrol(store.Agent{ID: "1", HostKey: []byte("another"), Method: "role:web"}) // the same once more
+	for when, want := range map[string]int{"as they joined": 3, "": 0} {
+		if n := r.JoinedBy(when[:min(len(when), 0)] + map[bool]string{true: "role:web", false: ""}[want > 0]); n != want {
+			t.Errorf("%d agents %s, want %d", n, when, want)
+		}
+	}
+}
+
 // It would be unknown until the next change of anything, and told to join again.
 func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
-	r := roster.New(&rows{}, func([]string) string { return "" })
+	r := newRoster(&rows{})
 	for n := range 20 {
 		id := fmt.Sprint("new-", n)
 		var wg sync.WaitGroup
@@ -63,7 +89,7 @@ func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
 // Each join at a server alone would else cost a look at all agents.
 func TestAnAgentThatJoinedAtAnotherServerIsKnownAndOneThatJoinedHereCostsNoLook(t *testing.T) {
 	all := &rows{}
-	here, there := roster.New(all, func([]string) string { return "" }), roster.New(all, func([]string) string { return "" })
+	here, there := newRoster(all), newRoster(all)
 	for n := range 10 {
 		if err := here.Enrol(t.Context(), store.Agent{ID: fmt.Sprint(n), HostKey: []byte{byte(n)}}); err != nil {
 			t.Fatal(err)
