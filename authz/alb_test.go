@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -196,4 +197,66 @@ func TestMadeUpKeysAreNotAskedForWithoutEnd(t *testing.T) {
 // askedOf is asked about callers at an ingress.
 func askedOf(ctx context.Context, ingress string) context.Context {
 	return asked(metadata.NewIncomingContext(ctx, metadata.Pairs(proxy.CallersKey, proxy.IngressCallers(ingress))))
+}
+
+// userRego allows by what a load balancer says without a signature, and has a header of its own
+// of such a name.
+const userRego = `package signet.authz.orders
+
+allow contains "reads" if input.request.method == "GET"
+allow contains "ana" if input.request.headers["x-amzn-oidc-identity"] == ["ana"]
+
+headers["x-amzn-oidc-user"] := "known" if input.request.method == "PUT"
+headers["x-amzn-oidc-accesstoken"] := "ours" if input.request.method == "GET"
+`
+
+func TestWhatIsSaidOfUsersIsWithheldFromPolicyAndApplication(t *testing.T) {
+	said := []string{"x-amzn-oidc-identity: ana", "x-amzn-oidc-identity: eve", "X-Amzn-Oidc-Accesstoken: t", "x-amzn-mtls-clientcert: PEM", "x-amzn-trace-id: Root=1"}
+	one := []string{"x-amzn-oidc-identity: ana"}
+	issuers := func(_ *authz.Options, c *authz.Config) { c.Issuers = []authz.Issuer{albIssuer(t)} }
+	plain := newFixtureWith(t, userRego)
+	for what, c := range map[string]struct {
+		f       *fixture
+		told    metadata.MD
+		source  string
+		passing bool
+	}{
+		"an ingress":                   {plain, metadata.Pairs(proxy.CallersKey, "ingress/alb"), "", true},
+		"an ingress without an issuer": {newFixtureWith(t, userRego, issuers), metadata.Pairs(proxy.CallersKey, "ingress/other"), "", true},
+		"nobody":                       {plain, nil, "", false},
+		"a caller":                     {plain, nil, web, false},
+		"a caller by a file":           {plain, metadata.Pairs(proxy.CallersKey, proxy.ForeignCallers), web, false},
+		"one who passes it on":         {newFixtureWith(t, userRego, issuers), nil, web, true},
+		"another one":                  {newFixtureWith(t, userRego, issuers), nil, other, false},
+		"of a mesh that lets it":       {plain, metadata.Pairs(proxy.LetThroughKey, proxy.UnsafeUserHeaders), other, true},
+		"observed":                     {observing(t, userRego), nil, other, false},
+	} {
+		check := func(method string, headers []string) (*authv3.CheckResponse, authz.Record) {
+			t.Helper()
+			resp, err := c.f.Check(asked(metadata.NewIncomingContext(t.Context(), c.told)), c.f.question(method, "/orders", c.source, headers...))
+			must(err)
+			return resp, c.f.last()
+		}
+		want := []string{"x-amzn-mtls-clientcert", "x-amzn-oidc-identity"} // and one of the policy's own
+		if c.passing {
+			want = nil
+		}
+		resp, r := check("GET", said)
+		got := slices.DeleteFunc(resp.GetOkResponse().GetHeadersToRemove(), func(name string) bool { return name == "x-amzn-oidc-user" })
+		if !r.Allowed || !slices.Equal(got, want) || resp.GetOkResponse().GetHeaders()[0].GetHeader().GetValue() != "ours" {
+			t.Errorf("%s: %v %+v", what, resp, r)
+		}
+		if _, r := check("POST", one); r.Allowed != c.passing {
+			t.Errorf("%s: the policy saw who it is: %t", what, r.Allowed)
+		}
+	}
+	// What only is observed passes without it.
+	f := observing(t, userRego)
+	resp, err := f.Check(asked(t.Context()), f.question("POST", "/orders", other, said...))
+	must(err)
+	for _, name := range []string{"x-amzn-mtls-clientcert", "x-amzn-oidc-accesstoken", "x-amzn-oidc-identity"} {
+		if !f.last().Observed || !slices.Contains(resp.GetOkResponse().GetHeadersToRemove(), name) {
+			t.Errorf("%s passes where it is observed: %v", name, resp)
+		}
+	}
 }

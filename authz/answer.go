@@ -38,6 +38,8 @@ type answer struct {
 	token   bool // a refused token: 401
 	headers http.Header
 	remove  []string
+	// withheld headers no application gets, unless the policy sets one of that name.
+	withheld []string
 	// metadata is told to the proxy, of a connection.
 	metadata *structpb.Struct
 }
@@ -171,7 +173,12 @@ func (a *answer) response() *authv3.CheckResponse {
 }
 
 func (a *answer) ok() *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{HeadersToRemove: a.remove}
+	ok := &authv3.OkHttpResponse{HeadersToRemove: slices.Clone(a.remove)}
+	for _, name := range a.withheld {
+		if a.headers.Get(name) == "" {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+		}
+	}
 	for name, values := range a.headers {
 		ok.Headers = append(ok.Headers, header(strings.ToLower(name), values[0]))
 	}

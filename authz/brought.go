@@ -41,10 +41,7 @@ func (b brought) parse() (jwt.Compact, error) {
 // find returns the token of a request, if there is one that an issuer here could be of. One
 // that is taken from others only is a header like any.
 func (v *verifier) find(in *policy.Input) (b brought, present bool, err error) {
-	b.from = jwt.From{Ingress: in.Source.Ingress}
-	if !in.Source.ID.IsZero() {
-		b.from.ID = in.Source.ID.String()
-	}
+	b.from = broughtBy(*in)
 	values := in.Request.Headers[albHeader]
 	b.alb = len(values) > 0 && v.issuers.TakesALB(b.from)
 	if v.issuers.BearerTokens() {

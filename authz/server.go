@@ -222,6 +222,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 		a.refuse(err)
 		return
 	}
+	a.withheld = st.withholdUsers(ctx, in)
 	revision := stamped(req)
 	if in.Connection != nil {
 		revision = st.newest

@@ -16,6 +16,7 @@ var unsafe = map[string]string{
 	proxy.UnsafeMethodHeaders:   "applications get X-HTTP-Method-Override and the like as callers wrote them, so they can act on another method than the policy saw",
 	proxy.UnsafeHostHeaders:     "applications get X-Forwarded-Host, Forwarded and the like as callers wrote them, so they can serve another host than the policy saw",
 	proxy.UnsafeAddressHeaders:  "applications get X-Real-IP and the like as callers wrote them: any caller has any address",
+	proxy.UnsafeUserHeaders:     "applications get X-Amzn-Oidc-Identity and the like as callers wrote them: any caller has any user",
 	proxy.UnsafeQuerySemicolons: "queries with a semicolon pass, which applications read in two ways; the policy reads it as part of a value",
 	proxy.UnsafeRepeatAnyMethod: "requests of any method are sent again though they may have been served",
 }

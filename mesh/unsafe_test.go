@@ -35,7 +35,7 @@ func TestAMeshNamesWhatItLetsThroughAndIsWarned(t *testing.T) {
 
 func TestAnAnnotationOfOursThatWouldDoNothingIsRefused(t *testing.T) {
 	for _, c := range []struct{ content, want string }{
-		{annotated("Mesh", proxy.UnsafeAnnotation, "method-headers, semicolons"), "\"semicolons\" is not known; there are: address-headers, host-headers, method-headers, path-headers, query-semicolons, repeat-any-method"},
+		{annotated("Mesh", proxy.UnsafeAnnotation, "method-headers, semicolons"), "\"semicolons\" is not known; there are: address-headers, host-headers, method-headers, path-headers, query-semicolons, repeat-any-method, user-headers"},
 		{annotated("Mesh", proxy.UnsafeAnnotation, "all"), "is not known"},
 		{annotated("Mesh", "signet.example/unsave", "method-headers"), "is not known on a Mesh"},
 		{annotated("VirtualNode", proxy.UnsafeAnnotation, "method-headers"), "is not known on a VirtualNode"},

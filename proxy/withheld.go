@@ -12,6 +12,7 @@ const (
 	UnsafeMethodHeaders   = "method-headers"
 	UnsafeHostHeaders     = "host-headers"
 	UnsafeAddressHeaders  = "address-headers"
+	UnsafeUserHeaders     = "user-headers"
 	UnsafeQuerySemicolons = "query-semicolons"
 	UnsafeRepeatAnyMethod = "repeat-any-method"
 )
@@ -44,3 +45,8 @@ func WithheldHeaders() []Withheld {
 		}},
 	}
 }
+
+// UserHeaders begin the names of headers by which a load balancer says who its user is, or its
+// client by a certificate. From whom they are taken an agent decides, since that depends on who
+// calls (docs/decisions/094).
+func UserHeaders() []string { return []string{"x-amzn-oidc-", "x-amzn-mtls-"} }

@@ -6,6 +6,7 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"signet.example/mesh"
 	"signet.example/proxy"
@@ -25,7 +26,7 @@ type callers struct {
 	says    string // a value of [proxy.CallersKey]; "" for nothing
 	ingress *mesh.Ingress
 	// strangers call where an ingress is declared, and are none, or speak through one: nothing is
-	// theirs to say of a caller before them.
+	// theirs to say of a caller before them, or of its user.
 	strangers bool
 }
 
@@ -87,10 +88,18 @@ func (c callers) withholds(kind, header string) bool {
 	return header != forwardedPort && !slices.Contains(c.ingress.Passes, kind)
 }
 
-// forged is what is taken from callers beside what is taken from all.
-func (c callers) forged() []*mutationv3.HeaderMutation {
+// forged is what is taken from callers beside what is taken from all. What else is said of users
+// the agent withholds, which knows who may.
+func (b *builder) forged(c callers) []*mutationv3.HeaderMutation {
 	if !c.strangers {
 		return nil
 	}
-	return []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: forwardedFor}}}
+	list := []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: forwardedFor}}}
+	if b.unsafe(proxy.UnsafeUserHeaders) {
+		return list
+	}
+	for _, begins := range proxy.UserHeaders() {
+		list = append(list, removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: begins}}))
+	}
+	return list
 }

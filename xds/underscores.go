@@ -27,10 +27,13 @@ func (b *builder) passed() []string {
 	return b.in.Graph.HeadersWithUnderscores(b.node.Mesh)
 }
 
-// questions is the metadata of each question to the agent: of its callers, and which headers it
-// is not to refuse.
+// questions is the metadata of each question to the agent about a request: of its callers, and
+// which headers it is neither to refuse nor to withhold.
 func (b *builder) questions(c callers) []*corev3.HeaderValue {
 	list := c.metadata()
+	if b.unsafe(proxy.UnsafeUserHeaders) {
+		list = append(list, &corev3.HeaderValue{Key: proxy.LetThroughKey, Value: proxy.UnsafeUserHeaders})
+	}
 	if names := b.passed(); names != nil {
 		list = append(list, &corev3.HeaderValue{Key: proxy.UnderscoresKey, Value: strings.Join(names, ",")})
 	}

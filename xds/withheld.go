@@ -25,7 +25,7 @@ func envoyHeaders() *matcherv3.StringMatcher {
 // reads it.
 func (b *builder) ingressHeaders(c callers) *earlyv3.HeaderMutation {
 	m := dropProxyHeaders()
-	m.Mutations = append(m.Mutations, c.forged()...)
+	m.Mutations = append(m.Mutations, b.forged(c)...)
 	for _, w := range proxy.WithheldHeaders() {
 		if b.unsafe(w.Unsafe) {
 			continue

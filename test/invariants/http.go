@@ -75,7 +75,7 @@ func dropsProxyHeaders(m *hcmv3.HttpConnectionManager) bool {
 		return false
 	}
 	least := len(dropProxyHeaders.GetMutations())
-	if len(drop.GetMutations()) < least || slices.ContainsFunc(drop.GetMutations()[least:], func(m *mutationv3.HeaderMutation) bool { return m.GetRemove() == "" }) {
+	if len(drop.GetMutations()) < least || slices.ContainsFunc(drop.GetMutations()[least:], func(m *mutationv3.HeaderMutation) bool { return m.GetRemove() == "" && m.GetRemoveOnMatch() == nil }) {
 		return false
 	}
 	drop.Mutations = drop.GetMutations()[:least]

@@ -317,13 +317,13 @@ func managerSaysForeign(m *hcmv3.HttpConnectionManager) bool {
 	})
 }
 
-// toldOfCallers is what the agent hears beside the listener's port and which headers it lets pass.
+// toldOfCallers is what the agent hears of who calls.
 func toldOfCallers(a *authzv3.ExtAuthz) []*corev3.HeaderValue {
 	return ofCallers(a.GetGrpcService().GetInitialMetadata())
 }
 
 func ofCallers(said []*corev3.HeaderValue) []*corev3.HeaderValue {
-	return slices.DeleteFunc(slices.Clone(said), func(h *corev3.HeaderValue) bool { return h.GetKey() == underscoresKey || h.GetKey() == portKey })
+	return slices.DeleteFunc(slices.Clone(said), func(h *corev3.HeaderValue) bool { return slices.Contains(ofRequests, h.GetKey()) })
 }
 
 func foreignTold(a *authzv3.ExtAuthz) bool {

@@ -53,6 +53,9 @@ const (
 	postQuantum       = "X25519MLKEM768"
 )
 
+// ofRequests is told of each request, whoever calls.
+var ofRequests = []string{underscoresKey, portKey, "x-signet-let-through"}
+
 // safeConditions hold only for requests that were not served.
 var safeConditions = []string{"connect-failure", "refused-stream", "retriable-headers"}
 

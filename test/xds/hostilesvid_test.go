@@ -55,7 +55,7 @@ type allowAll struct {
 	records []authz.Record
 }
 
-func startAllowAll(t *testing.T, destination string) (a *allowAll, revision string) {
+func startAllowAll(t *testing.T, destination string, issuers ...authz.Issuer) (a *allowAll, revision string) {
 	t.Helper()
 	a = &allowAll{socket: filepath.Join(socketDir(t), "authz.sock")}
 	rev := policy.NewRevision("file:///allow", "1", []policy.Module{{Path: "allow.rego", Rego: "package signet.authz\n\nallow contains \"everything\" if true\n"}}, policy.Generated{})
@@ -64,7 +64,7 @@ func startAllowAll(t *testing.T, destination string) (a *allowAll, revision stri
 		t.Fatal(err)
 	}
 	s := authz.New(authz.Options{Record: func(r authz.Record) { a.mu.Lock(); defer a.mu.Unlock(); a.records = append(a.records, r) }})
-	s.Configure(authz.Config{Policies: []*policy.Compiled{compiled}})
+	s.Configure(authz.Config{Policies: []*policy.Compiled{compiled}, Issuers: issuers})
 	l, err := net.Listen("unix", a.socket)
 	if err != nil {
 		t.Fatal(err)

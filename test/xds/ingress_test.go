@@ -11,8 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/authz/jwt"
+	"signet.example/mesh/graphtest"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
 )
 
 // rawFrom sends a request from an address of this host.
@@ -33,6 +37,7 @@ func forwardedForms() map[string]string {
 		"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Request-Id": "5f5bd2ab-55b3-4e6e-9a37-00d9b6a9f6a1",
 		"X-Amzn-Trace-Id": "Root=1-67891233-abcdef012345678912345678", "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		"X-Forwarded-Client-Cert": "URI=spiffe://test.example/shop/front", "X-Envoy-Original-Path": "/admin", "X-Signet-Denied": "no",
+		"X-Amzn-Oidc-Data": "a.b.c", "X-Amzn-Mtls-Clientcert-Subject": "CN=ana",
 	}
 	for _, w := range proxy.WithheldHeaders() {
 		for _, name := range w.Headers {
@@ -55,7 +60,7 @@ func TestAnIngressSaysForWhomItCallsAndNobodyElse(t *testing.T) {
 		request += name + ": " + value + "\r\n"
 	}
 	everybody := []string{"Traceparent", "X-Amzn-Trace-Id"}
-	believed := append([]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Request-Id"}, everybody...)
+	believed := append([]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Request-Id", "X-Amzn-Oidc-Data", "X-Amzn-Mtls-Clientcert-Subject"}, everybody...)
 	for from, want := range map[string]struct {
 		told   []string
 		passes []string
@@ -181,7 +186,7 @@ func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T)
 	_, edge := p.cases(t, mesh)
 	startProxy(t, edge, p.pki)
 	at := net.JoinHostPort(p.at, strconv.FormatUint(uint64(c.port), 10))
-	const request = "GET /x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-Ip: 198.51.100.1\r\nConnection: close\r\n\r\n"
+	const request = "GET /x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\nX-Real-Ip: 198.51.100.1\r\nX-Amzn-Oidc-Identity: ana\r\nConnection: close\r\n\r\n"
 	for what, one := range map[string]struct{ header, client string }{
 		"version 1": {"PROXY TCP4 203.0.113.9 10.0.0.1 12345 443\r\n", "203.0.113.9"},
 		"version 2": {proxyV2("203.0.113.10"), "203.0.113.10"},
@@ -193,7 +198,7 @@ func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T)
 			continue
 		}
 		// What its client wrote of a client is gone.
-		if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), one.client) || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") || h.Get("X-Forwarded-Proto") != "http" || h.Get("X-Real-Ip") != "" {
+		if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), one.client) || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") || h.Get("X-Forwarded-Proto") != "http" || h.Get("X-Real-Ip")+h.Get("X-Amzn-Oidc-Identity") != "" {
 			t.Errorf("%s: the service saw %v", what, h)
 		}
 		if told := c.stub.told.Get(proxy.CallersKey); !slices.Equal(told, []string{"ingress/nlb"}) || c.stub.lastCheck().GetSource().GetPrincipal() != "" {
@@ -229,7 +234,7 @@ func TestALoadBalancerOfConnectionsSaysWhoItsClientIsAndNobodyElse(t *testing.T)
 	if r, err := tlsFrom(t, nlb, secure, proxyV2("203.0.113.11"), request, front); err != nil || corpus.Status(r) != http.StatusOK || len(seen) != 1 {
 		t.Fatalf("by mTLS: %v, %v", r, err)
 	}
-	if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), "203.0.113.11") || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") ||
+	if h := <-seen; !strings.HasPrefix(h.Get("X-Forwarded-For"), "203.0.113.11") || strings.Contains(h.Get("X-Forwarded-For"), "198.51.100.1") || h.Get("X-Amzn-Oidc-Identity") != "" ||
 		c.stub.lastCheck().GetSource().GetPrincipal() != "spiffe://test.example/shop/front" || len(c.stub.told.Get(proxy.CallersKey)) > 0 {
 		t.Errorf("by mTLS: %v, %v", h, c.stub.told)
 	}
@@ -290,5 +295,80 @@ func TestTLSAloneSaysNothingOfACallerBeforeIt(t *testing.T) {
 		if got := keeps("without a certificate", net.JoinHostPort(p.at, "1443"), func() []*http.Request { return seen }); got != want {
 			t.Errorf("%q: a caller without a certificate said for whom it calls: %t", options, got)
 		}
+	}
+}
+
+// An application believes who its user is, and most of it is not signed: the agent has it taken
+// from whoever is no load balancer, and passes none on. The load balancer of connections has its
+// clients' taken.
+func TestWhoItsUserIsAnApplicationHearsFromAnIngressAndWhoPassesItOn(t *testing.T) {
+	const request = "GET /q HTTP/1.1\r\nHost: x\r\nX-Amzn-Oidc-Identity: ana\r\nX-Amzn-Oidc-Identity: eve\r\nX-AMZN-OIDC-ACCESSTOKEN: t\r\nX-Amzn-Mtls-Clientcert-Subject: CN=ana\r\nX-Amzn-Trace-Id: Root=1\r\nConnection: close\r\n\r\n"
+	alb, stranger := loopback(), loopback()
+	login, err := jwt.ALBSpec{
+		Issuer: "https://login.example", Clients: []string{"c"}, Signers: []string{"arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"},
+		Ingress: []string{"alb"}, Callers: []string{"spiffe://test.example/shop/edge"},
+	}.Build("login")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decider, revision := startAllowAll(t, "spiffe://test.example/shop/orders", login)
+	in := &inbound{app: startApplication(t), pki: newPKI(t)}
+	bind := loopback()
+	in.addr = net.JoinHostPort(bind, in.app.portText())
+	of := func(annotation, options string) xdstest.Case {
+		manifest := strings.Replace(strictCallee, "metadata: {name: shop}", "metadata: {name: shop, annotations: {"+annotation+"}}", 1) + options
+		return xdstest.Case{
+			Name: "users", Mesh: "shop", Node: "orders",
+			Input: xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(manifest, "PORT", in.app.portText()))), TrustDomain: xdstest.TrustDomain, PolicyRevision: revision},
+			Shape: proxy.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: decider.socket, WayoutSocket: decider.socket, EnvoyVersion: "1.40.0"},
+		}
+	}
+	in.proxy = startProxy(t, of("", optionsOf("orders", "ingress: [{name: alb, ranges: ["+alb+"]}]")), in.pki)
+	heard := func(r *http.Response) bool {
+		t.Helper()
+		arrived := in.app.take()
+		if corpus.Status(r) != http.StatusOK || len(arrived) != 1 || arrived[0].Header.Get("X-Amzn-Trace-Id") != "Root=1" {
+			t.Fatalf("%v, arrived %+v", r, arrived)
+		}
+		n := 0
+		for name, values := range arrived[0].Header {
+			if strings.HasPrefix(name, "X-Amzn-Oidc-") || strings.HasPrefix(name, "X-Amzn-Mtls-") {
+				n += len(values)
+			}
+		}
+		if n != 0 && n != 4 {
+			t.Errorf("part of it arrived: %v", arrived[0].Header)
+		}
+		return n > 0
+	}
+	byMTLS := func(name string) *http.Response {
+		r, err := tlsFrom(t, stranger, in.addr, "", request, *in.pki.svid(t, "spiffe://test.example/shop/"+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if !heard(rawFrom(t, alb, in.addr, request)) {
+		t.Error("not from the load balancer")
+	}
+	if heard(rawFrom(t, stranger, in.addr, request)) {
+		t.Error("from a stranger")
+	}
+	if !heard(byMTLS("edge")) {
+		t.Error("not from a caller who passes it on")
+	}
+	if heard(byMTLS("web")) {
+		t.Error("from any caller of the mesh")
+	}
+	// Without an ingress Envoy takes nothing away by itself.
+	in.proxy.publish(of("", ""), in.pki)
+	in.proxy.settle()
+	if heard(rawFrom(t, stranger, in.addr, request)) || heard(rawFrom(t, alb, in.addr, request)) {
+		t.Error("from somebody where there is no ingress")
+	}
+	in.proxy.publish(of("signet.example/unsafe: user-headers", optionsOf("orders", "ingress: [{name: alb, ranges: ["+alb+"]}]")), in.pki)
+	in.proxy.settle()
+	if !heard(rawFrom(t, stranger, in.addr, request)) || !heard(byMTLS("web")) {
+		t.Error("not where the mesh lets it through")
 	}
 }
