@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -8,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/attestation/awstask"
 	"signet.example/attestation/nodes"
+	"signet.example/server"
 	"signet.example/test/parts"
 )
 
@@ -274,6 +278,48 @@ func TestARoleHasAsManyAgentsAsItMay(t *testing.T) {
 	r.ban(all[2].id)
 	if _, err := r.joins(aws, same); err != nil {
 		t.Errorf("in the place of one that is banned: %v", err)
+	}
+}
+
+// A role that is shut out is so with all that joined by it, and nobody else is.
+func TestARoleThatIsTakenOutServesNoAgentThatJoinedByIt(t *testing.T) {
+	r, aws := newTasks(t)
+	r.apply(strings.ReplaceAll(webTasks[strings.Index(webTasks, "---"):strings.LastIndex(webTasks, "---")], "web", "job"))
+	gone, err := r.joins(aws, same)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, err := r.joins(aws, func(c map[string]any) { c["sub"] = aws.ARN("job") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := r.join("front")
+	log := &safeBuffer{}
+	r.run = func(ctx context.Context, cfg server.Config, _ *slog.Logger) error {
+		return runInProcess(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)))
+	}
+	with := func(roles ...string) {
+		r.halt()
+		r.cfg.Join.AWSTask.Accounts[0].Roles = roles
+		r.start()
+	}
+	with(aws.ARN("job"))
+	why := "agent " + gone.id + ` is not served any more: its role "` + aws.ARN("web") + `" is not among those in join.aws_task.accounts`
+	wantCode(t, gone.attest(""), codes.PermissionDenied, why)
+	gone.conn = dial(t, r.addr.Agents, gone.svid, nil, grpc.WithPerRPCCredentials(gone.instance))
+	_, err = gone.issue("disk")
+	wantCode(t, err, codes.PermissionDenied, why)
+	for _, h := range []*host{stays, front} {
+		if err := h.attest(""); err != nil {
+			t.Errorf("%s, by another role or none: %v", h.id, err)
+		}
+	}
+	if !strings.Contains(string(log.bytes()), "agents=1 why=\"its role ") {
+		t.Error("the log does not say how many are shut out")
+	}
+	with(aws.ARN("web"), aws.ARN("job"))
+	if err := gone.attest(""); err != nil {
+		t.Errorf("when its role is back: %v", err)
 	}
 }
 

@@ -50,7 +50,7 @@ func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil 
 // rosterOf is of an agent that joined.
 func rosterOf(t *testing.T, a store.Agent) *roster.Roster {
 	t.Helper()
-	r := roster.New(roster.Config{Store: inNoStore{}, Place: func([]string) string { return "" }, Principal: nodes.Principal})
+	r := roster.New(roster.Config{Store: inNoStore{}, Place: func([]string) string { return "" }, Principal: nodes.Principal, Takes: nodes.Config{}.Takes})
 	if err := r.Enrol(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 
 	"signet.example/attestation/awstask"
 	"signet.example/server/check"
@@ -45,4 +47,18 @@ func nearlyFull(counts map[string]int, most int) map[string]check.Count {
 		}
 	}
 	return full
+}
+
+// tellShutOut logs how many agents the configuration has let go of, for each reason: a slip in
+// it ends them all.
+func (s *server) tellShutOut(ctx context.Context) {
+	out := map[string]int{}
+	for _, a := range s.roster.All() {
+		if err := s.cfg.Join.Takes(a.Method, a.Selectors); err != nil && !a.Banned {
+			out[err.Error()]++
+		}
+	}
+	for why, n := range out {
+		s.log.WarnContext(ctx, "agents are not served any more", slog.Int("agents", n), slog.String("why", why))
+	}
 }

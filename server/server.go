@@ -148,10 +148,11 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 // loadState reads what is stored, and makes the parts that depend on it: those that
 // views are made of, which say when they changed, before the views.
 func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
-	s.roster = roster.New(roster.Config{Store: s.store, Place: s.place, Principal: nodes.Principal})
+	s.roster = roster.New(roster.Config{Store: s.store, Place: s.place, Principal: nodes.Principal, Takes: s.cfg.Join.Takes})
 	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
+	s.tellShutOut(ctx)
 	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
 	joining := platforms(s.cfg.Join)
 	s.issuers = issuers.New(issuers.Config{

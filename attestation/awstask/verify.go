@@ -31,6 +31,9 @@ const (
 	remembered = time.Hour
 )
 
+// roleSelector begins the one of a role.
+const roleSelector = Name + ":role:"
+
 // namespace is the claim in which STS says what is AWS's own.
 const namespace = "https://sts.amazonaws.com/"
 
@@ -53,6 +56,16 @@ type Account struct {
 	Issuer string `yaml:"issuer" json:"issuer"`
 	// Roles, by ARN, whose tasks may join.
 	Roles []string `yaml:"roles" json:"roles"`
+}
+
+// Takes returns why tasks with these selectors are not let in any more that joined once: their
+// role is not named now.
+func (c Config) Takes(selectors []string) error {
+	role := strings.TrimPrefix(Principal(selectors), roleSelector)
+	if slices.ContainsFunc(c.Accounts, func(a Account) bool { return slices.Contains(a.Roles, role) }) {
+		return nil
+	}
+	return fmt.Errorf("its role %s is not among those in join.%s.accounts of the server", identity.Abbreviate(role), Name)
 }
 
 // Issuer is one whose keys are needed.
@@ -272,7 +285,7 @@ func checkAccount(s string) error {
 
 // Principal is who vouched for a task with these selectors: the one of its role.
 func Principal(selectors []string) string {
-	i := slices.IndexFunc(selectors, func(s string) bool { return strings.HasPrefix(s, Name+":role:") })
+	i := slices.IndexFunc(selectors, func(s string) bool { return strings.HasPrefix(s, roleSelector) })
 	if i < 0 {
 		return ""
 	}

@@ -254,6 +254,22 @@ func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 	}
 }
 
+func TestATaskIsOfARoleThatIsNamedNow(t *testing.T) {
+	const role = "arn:aws:iam::123456789012:role/web"
+	cfg := awstask.Config{Accounts: []awstask.Account{{Roles: []string{"arn:aws:iam::123456789012:role/job"}}, {Roles: []string{role}}}}
+	has := []string{"aws_task:account:123456789012", "aws_task:role:" + role, "aws_task:region:eu-west-1"}
+	if err := cfg.Takes(has); err != nil {
+		t.Error(err)
+	}
+	for what, err := range map[string]error{
+		"another role": cfg.Takes([]string{"aws_task:role:" + role + "s"}), "no role": cfg.Takes(has[:1]), "no account any more": (awstask.Config{}).Takes(has),
+	} {
+		if err == nil {
+			t.Errorf("%s is taken", what)
+		}
+	}
+}
+
 func TestASelectorHasTheOneFormThatTasksHave(t *testing.T) {
 	for form, values := range map[string]struct{ good, bad []string }{
 		"account": {[]string{account}, []string{"", "1", "12345678901a"}},

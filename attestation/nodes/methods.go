@@ -59,6 +59,7 @@ var methods = []method{
 	},
 	{
 		name: awstask.Name, selectors: awstask.Selectors, ends: true, principal: awstask.Principal,
+		takes: func(cfg Config, selectors []string) error { return cfg.AWSTask.Takes(selectors) },
 		attestor: func(cfg Config, s Server) (attestor, error) {
 			v, err := cfg.AWSTask.Open(s.Tasks)
 			if v == nil || err != nil {

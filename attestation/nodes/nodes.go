@@ -108,6 +108,9 @@ type method struct {
 	// principal finds by whose credentials a host with these selectors joined, where any number
 	// of hosts can join by the same; nil where each has evidence of its own.
 	principal func(selectors []string) string
+	// takes returns why a host that joined with these selectors is not served any more, by the
+	// configuration of now; nil where what a host joined by is looked at once.
+	takes func(cfg Config, selectors []string) error
 	// selectors are the forms that hosts have by it, each with a check of its value.
 	selectors map[string]func(string) error
 	// attestor is the server's end; nil where the configuration does not turn it on.
@@ -136,6 +139,16 @@ func Principal(name string, selectors []string) string {
 		return ""
 	}
 	return methods[i].principal(selectors)
+}
+
+// Takes returns why a host that joined by a method, with these selectors, is not served any
+// more: the configuration has let go of what it joined by.
+func (c Config) Takes(name string, selectors []string) error {
+	i := slices.IndexFunc(methods, func(m method) bool { return m.name == name && m.takes != nil })
+	if i < 0 {
+		return nil
+	}
+	return methods[i].takes(c, selectors)
 }
 
 // Attestors are the server's ends of the methods that it takes.

@@ -47,9 +47,11 @@ func nowhere([]string) string { return "" }
 
 func alone(string, []string) string { return "" }
 
+func good(string, []string) error { return nil }
+
 // rosterOf is of agents that joined.
 func rosterOf(agents ...store.Agent) *roster.Roster {
-	r := roster.New(roster.Config{Store: inNoStore{}, Place: nowhere, Principal: alone})
+	r := roster.New(roster.Config{Store: inNoStore{}, Place: nowhere, Principal: alone, Takes: good})
 	for _, a := range agents {
 		put(r, a)
 	}

@@ -43,8 +43,8 @@ type Agents interface {
 	OfKey(hostKey []byte) (id string, ok bool)
 	// ByEvidence finds the agent that joined by evidence that can be given again.
 	ByEvidence(method string, key []byte) (store.Agent, bool)
-	// Standing finds an agent that is to be served: one that joined and is not banned.
-	// fault.Identity is returned of one that is not known.
+	// Standing finds an agent that is to be served: one that joined, by what is taken still, and
+	// is not banned. fault.Identity is returned of one that is not known.
 	Standing(id string) (store.Agent, error)
 	// Enrol stores an agent; it is durable on return. store.ErrConflict is returned when
 	// the host key, or what came with it, has joined.
@@ -251,8 +251,9 @@ func (d *Desk) again(ctx context.Context, c Caller, agent store.Agent) (string, 
 	switch {
 	case agent.Evidence == nil || !again:
 		return "", nil
-	case old.Banned:
-		return "", roster.ErrBanned(old.ID)
+	}
+	if _, err := d.cfg.Agents.Standing(old.ID); err != nil {
+		return "", err
 	}
 	return old.ID, d.cfg.Instances.Admit(ctx, old.ID, c.Instance, c.Remote)
 }
@@ -276,8 +277,11 @@ func (d *Desk) known(ctx context.Context, c Caller, req *api.AttestRequest) (str
 		return "", fault.New(fault.Identity, "this host key is not known here; join with a new token, or by evidence of its own (the agent's key join)")
 	case err != nil:
 		return "", fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)
-	case agent.Banned:
+	case agent.Banned: // which memory may not have yet
 		return "", roster.ErrBanned(agent.ID)
+	}
+	if err := d.stands(ctx, agent.ID); err != nil {
+		return "", err
 	}
 	return agent.ID, d.cfg.Instances.Admit(ctx, agent.ID, c.Instance, c.Remote)
 }

@@ -44,7 +44,7 @@ type table struct {
 func newTable(t *testing.T) *table {
 	t.Helper()
 	w := &table{t: t, weight: nodes.Weight{Units: 2}, node: nodes.Node{Method: "test", Group: "g"}, stored: map[string]store.Agent{}}
-	w.roster = roster.New(roster.Config{Store: rows{w}, Place: func([]string) string { return "" }, Principal: nodes.Principal})
+	w.roster = roster.New(roster.Config{Store: rows{w}, Place: func([]string) string { return "" }, Principal: nodes.Principal, Takes: nodes.Config{}.Takes})
 	w.Desk = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.example"), Evidence: evidence{w}, Agents: w.roster, Stored: w, Instances: w, SVIDs: w,
 		Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},

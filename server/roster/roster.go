@@ -71,7 +71,7 @@ func (r *Roster) Banned() []string {
 	return r.bans
 }
 
-// Config of a Roster. Every field is needed. The functions are called under its lock.
+// Config of a Roster. Every field is needed. Place and Principal are called under its lock.
 type Config struct {
 	Store Agents
 	// Place returns the group of a host with these selectors, "" for none.
@@ -79,6 +79,8 @@ type Config struct {
 	// Principal returns by whose credentials an agent joined that others can join by, too, ""
 	// where it has evidence of its own.
 	Principal func(method string, selectors []string) string
+	// Takes returns why an agent is not served any more that joined so; nil where it is.
+	Takes func(method string, selectors []string) error
 }
 
 // New returns an empty roster; Load fills it.
@@ -267,10 +269,12 @@ func (r *Roster) OfKey(hostKey []byte) (id string, ok bool) {
 
 // ServesKey reports whether the agent that joined with this host key is to be served.
 func (r *Roster) ServesKey(hostKey []byte) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	id, ok := r.keys[string(hostKey)]
-	return ok && !r.by[id].Banned
+	id, ok := r.OfKey(hostKey)
+	if !ok {
+		return false
+	}
+	_, err := r.Standing(id)
+	return err == nil
 }
 
 // Get finds an agent, banned or not.
@@ -281,7 +285,8 @@ func (r *Roster) Get(id string) (store.Agent, bool) {
 	return r.placed(id), ok
 }
 
-// Standing finds an agent that is to be served: one that joined and is not banned.
+// Standing finds an agent that is to be served: one that joined, by what is taken still, and is
+// not banned.
 func (r *Roster) Standing(id string) (store.Agent, error) {
 	a, ok := r.Get(id)
 	if !ok {
@@ -290,11 +295,15 @@ func (r *Roster) Standing(id string) (store.Agent, error) {
 	if a.Banned {
 		return a, ErrBanned(id)
 	}
+	if err := r.cfg.Takes(a.Method, a.Selectors); err != nil {
+		return a, fault.New(fault.Denied, "agent %s is not served any more: %v", id, err)
+	}
 	return a, nil
 }
 
-// ErrBanned returns the error by which a banned agent ends itself (api.Banned). A session or a
-// join gets the code of it for no other reason.
+// ErrBanned returns the error by which a banned agent ends itself (api.Banned). A session, or a
+// host key that has joined, gets the code of it where an agent has no standing any more, and for
+// no other reason.
 func ErrBanned(id string) error {
 	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or a certificate for another key; a task, as a new task", id)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"signet.example/internal/watched"
+	"signet.example/server/fault"
 	"signet.example/server/roster"
 	"signet.example/store"
 )
@@ -43,7 +44,31 @@ func (r *rows) PutAgent(_ context.Context, a store.Agent) error {
 
 // newRoster is of agents that are in no group; their method is their principal's name.
 func newRoster(s roster.Agents) *roster.Roster {
-	return roster.New(roster.Config{Store: s, Place: func([]string) string { return "" }, Principal: func(method string, _ []string) string { return method }})
+	return roster.New(roster.Config{Store: s, Place: func([]string) string { return "" }, Principal: func(method string, _ []string) string { return method }, Takes: takes})
+}
+
+// takes is of all but one method.
+func takes(method string, _ []string) error {
+	if method == "role:gone" {
+		return errors.New("its role is gone")
+	}
+	return nil
+}
+
+func TestAnAgentWhoseWayInIsTakenNoMoreIsNotServed(t *testing.T) {
+	r := newRoster(&rows{})
+	for _, method := range []string{"role:web", "role:gone"} {
+		if err := r.Enrol(t.Context(), store.Agent{ID: method, HostKey: []byte(method), Method: method}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Standing(method)
+		if served := method == "role:web"; (err == nil) != served || !served && (!errors.Is(err, fault.Denied) || err.Error() != "agent role:gone is not served any more: its role is gone") || r.ServesKey([]byte(method)) != served {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if r.ServesKey([]byte("nobody's")) {
+		t.Error("a key of nobody is served")
+	}
 }
 
 func TestAgentsThatAreNotBannedCountAmongThoseOfTheirPrincipal(t *testing.T) {
