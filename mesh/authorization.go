@@ -56,6 +56,16 @@ func (g *Graph) Observes(mesh string) bool {
 	return g.meshOptions(mesh).Authorization == AuthorizationObserve
 }
 
+// Enforces reports whether there is a virtual node or gateway whose policy denies, and does not only observe.
+func (g *Graph) Enforces() bool {
+	for _, name := range g.Meshes() {
+		if slices.ContainsFunc(g.Nodes(name), func(n *VirtualNode) bool { return !n.Observed }) {
+			return true
+		}
+	}
+	return false
+}
+
 // WithoutEnvoyHeaders reports whether the mesh's proxies add no x-envoy-* headers.
 func (g *Graph) WithoutEnvoyHeaders(mesh string) bool {
 	return g.meshOptions(mesh).EnvoyHeaders == envoyHeadersSuppress

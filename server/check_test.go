@@ -194,6 +194,16 @@ func TestAMeshWithoutAPolicyIsAnErrorUntilThereIsOne(t *testing.T) {
 	r.awaitFound("SIG006", "warning", "no policy is loaded")
 	r.apply(shop)
 	r.awaitFound("SIG006", "error", "no policy is loaded")
+	const options = "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: %s}\n"
+	observed := r.apply(fmt.Sprintf(options, "observe"))
+	r.awaitFound("SIG006", "warning", "once it does not only observe (SIG036)")
+	enforced := r.apply(fmt.Sprintf(options, "enforce"))
+	for apply, want := range map[string]bool{strings.Join(observed.GetWarnings(), "\n"): false, strings.Join(enforced.GetWarnings(), "\n"): true} {
+		if got := strings.Contains(apply, "no PolicySource"); got != want {
+			t.Errorf("warned that calls are denied: %v, want %v: %s", got, want, apply)
+		}
+	}
+	r.awaitFound("SIG006", "error", "no policy is loaded")
 	p := newRepo(t)
 	p.commit(map[string]string{"a.rego": allowAll, "a_test.rego": fails})
 	r.apply(p.source())

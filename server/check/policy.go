@@ -29,18 +29,18 @@ func (l Look) policy() []*api.Finding {
 		}
 	}
 	if len(l.Policy.State.Current.GetModules()) == 0 {
-		severity := sevWarning
-		for _, name := range l.Stored.Graph().Meshes() {
-			if len(l.Stored.Graph().Nodes(name)) > 0 { // there is something to call
-				severity = sevError
-			}
+		severity, meanwhile := sevWarning, ""
+		if g := l.Stored.Graph(); g.Enforces() { // there is something to call
+			severity = sevError
+		} else if slices.ContainsFunc(g.Meshes(), g.Observes) {
+			meanwhile = ", once it does not only observe (SIG036)"
 		}
 		fix := "signet apply -f <file with a PolicySource>"
 		if hasSource(l.Stored) {
 			fix = "signet policy sync, after what its sync names (SIG005) is mended and committed"
 		}
 		list = append(list, finding(findNoPolicy, severity, "policy", fix,
-			"no policy is loaded: "+policy.WithoutPolicy))
+			"no policy is loaded: %s%s", policy.WithoutPolicy, meanwhile))
 	}
 	return list
 }

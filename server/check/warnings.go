@@ -114,7 +114,7 @@ func warnings(m Model, in groups.Some, keys []kinds.Key) []warning {
 		}
 	}
 	list = append(list, untrusting(m, keys)...)
-	if meshes := m.Graph().Meshes(); len(meshes) > 0 && !hasSource(m) {
+	if meshes := m.Graph().Meshes(); m.Graph().Enforces() && !hasSource(m) {
 		var keys []kinds.Key
 		for _, name := range meshes {
 			keys = append(keys, kinds.Mesh(name))
