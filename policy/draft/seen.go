@@ -16,7 +16,9 @@ import (
 
 // Seen is one decision: a call as it was, and what became of it.
 type Seen struct {
-	Source, Destination string // SPIFFE IDs; no source of a caller without identity
+	// Source and Destination are SPIFFE IDs; the source of a caller without an identity is
+	// empty, or ingress/NAME of one that is known by its address.
+	Source, Destination string
 	Method, Path        string
 	// Port is that of a connection, which has neither method nor path; 0 of requests.
 	Port uint32
@@ -123,7 +125,7 @@ func (w *traffic) add(m Mesh, s Seen) {
 		w.left["they were denied"]++
 	case s.Forbidden != "":
 		w.left["rule "+s.Forbidden+" denies them"]++
-	case s.Source == "" && !callee.Gateway():
+	case !strings.HasPrefix(s.Source, "spiffe://") && !callee.Gateway():
 		w.strange[strings.TrimSpace(s.Method+" "+s.Path)+" of "+called(callee)]++
 	case s.Port != 0:
 		of.method = ""

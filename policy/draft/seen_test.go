@@ -41,6 +41,7 @@ func TestRulesAreWrittenForWhatWasSeenWithItsCounts(t *testing.T) {
 	of(func(s *draft.Seen) { s.Source = "" })
 	of(func(s *draft.Seen) { s.Source, s.Path = "", "/health" })
 	of(func(s *draft.Seen) { s.Source, s.Path = "", "/health" })
+	of(func(s *draft.Seen) { s.Source, s.Path = "ingress/alb", "/health" })
 	of(func(s *draft.Seen) { s.Path = `/a\x00` })
 	of(func(s *draft.Seen) { s.Path = "/" + strings.Repeat("x", 1023) })
 	of(func(s *draft.Seen) { s.Destination = "spiffe://prod.example/shop/gone" })
