@@ -55,7 +55,7 @@ runroot = "DIR/run-storage"
 // cgroup v2 alone is mounted there, as on a host of today.
 func Containers(t testing.TB) *Podman {
 	t.Helper()
-	if os.Getenv(anotherHost) == "" {
+	if os.Getenv(otherHosts) == "" {
 		t.Fatal("containers are started on a host of the test's own")
 	}
 	dir, err := os.MkdirTemp("", "pod")

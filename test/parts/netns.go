@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses of the two hosts that [Hosts] makes.
+// Addresses of the first two hosts that [Hosts] makes; the third has 10.231.0.3.
 const (
 	ThisHost    = "10.231.0.1"
 	AnotherHost = "10.231.0.2"
 )
 
-const anotherHost = "SIGNET_TEST_ANOTHER_HOST"
+// otherHosts has the network namespaces of the hosts beside this one, with spaces between.
+const otherHosts = "SIGNET_TEST_OTHER_HOSTS"
 
 // Hosts runs the calling test, whose name it is given, on a host of its own: a
 // network namespace that a wire joins to a second one, so that "from another host"
@@ -26,7 +27,13 @@ const anotherHost = "SIGNET_TEST_ANOTHER_HOST"
 // waits for it and returns false. Needs root and iproute2.
 func Hosts(t *testing.T, name string) bool {
 	t.Helper()
-	if os.Getenv(anotherHost) != "" {
+	return SeveralHosts(t, name, 2)
+}
+
+// SeveralHosts is [Hosts] with so many of them, all on one wire.
+func SeveralHosts(t *testing.T, name string, count int) bool {
+	t.Helper()
+	if os.Getenv(otherHosts) != "" {
 		return true
 	}
 	if os.Getuid() != 0 {
@@ -39,15 +46,23 @@ func Hosts(t *testing.T, name string) bool {
 			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
 		}
 	}
-	here, there := fmt.Sprintf("sg%da", os.Getpid()), fmt.Sprintf("sg%db", os.Getpid())
-	for _, ns := range []string{here, there} {
+	var hosts []string
+	for i := range count {
+		ns := fmt.Sprintf("sg%d%c", os.Getpid(), 'a'+i)
 		run(t.Context(), "netns", "add", ns)
 		t.Cleanup(func() { run(context.WithoutCancel(t.Context()), "netns", "del", ns) })
 		run(t.Context(), "-n", ns, "link", "set", "lo", "up")
+		hosts = append(hosts, ns)
 	}
-	run(t.Context(), "link", "add", "wire", "netns", here, "type", "veth", "peer", "name", "wire", "netns", there)
-	for ns, address := range map[string]string{here: ThisHost, there: AnotherHost} {
-		run(t.Context(), "-n", ns, "addr", "add", address+"/24", "dev", "wire")
+	here, others := hosts[0], hosts[1:]
+	run(t.Context(), "-n", here, "link", "add", "wire", "type", "bridge")
+	for i, ns := range others {
+		end := fmt.Sprintf("wire%d", i+2)
+		run(t.Context(), "link", "add", end, "netns", here, "type", "veth", "peer", "name", "wire", "netns", ns)
+		run(t.Context(), "-n", here, "link", "set", end, "master", "wire", "up")
+	}
+	for i, ns := range hosts {
+		run(t.Context(), "-n", ns, "addr", "add", fmt.Sprintf("10.231.0.%d/24", i+1), "dev", "wire")
 		run(t.Context(), "-n", ns, "link", "set", "wire", "up")
 	}
 	self, err := os.Executable()
@@ -55,7 +70,7 @@ func Hosts(t *testing.T, name string) bool {
 		t.Fatal(err)
 	}
 	again := exec.CommandContext(t.Context(), ip, "netns", "exec", here, self, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", "5m")
-	again.Env = append(os.Environ(), anotherHost+"="+there)
+	again.Env = append(os.Environ(), otherHosts+"="+strings.Join(others, " "))
 	out, err := again.CombinedOutput()
 	t.Logf("on a host of its own:\n%s", out)
 	if err != nil {
@@ -64,14 +79,17 @@ func Hosts(t *testing.T, name string) bool {
 	return false
 }
 
-// OnAnotherHost is the beginning of a command line that runs on the other host.
-func OnAnotherHost() string { return "ip netns exec " + os.Getenv(anotherHost) }
+// OnAnotherHost is the beginning of a command line that runs on the second host.
+func OnAnotherHost() string { return OnHost(2) }
 
-// FromAnotherHost calls f where every socket it makes is on the other host, for
+// OnHost is the beginning of a command line that runs on the n-th host, of which the first is this one.
+func OnHost(n int) string { return "ip netns exec " + strings.Fields(os.Getenv(otherHosts))[n-2] }
+
+// FromAnotherHost calls f where every socket it makes is on the second host, for
 // the calling goroutine only.
 func FromAnotherHost(t testing.TB, f func()) {
 	t.Helper()
-	ns, err := os.Open("/run/netns/" + os.Getenv(anotherHost))
+	ns, err := os.Open("/run/netns/" + strings.Fields(os.Getenv(otherHosts))[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	"signet.example/test/invariants"
+	"signet.example/test/parts"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -31,7 +32,7 @@ import (
 // nameserver answers for the names that it has, both families at once, says
 // nothing at all to a query for another, and remembers what it was asked.
 type nameserver struct {
-	conn   *net.UDPConn
+	at     netip.AddrPort
 	a      map[string]netip.Addr
 	silent atomic.Bool // to every name
 
@@ -42,49 +43,20 @@ type nameserver struct {
 
 func startNameserver(t *testing.T, a map[string]netip.Addr) *nameserver {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &nameserver{conn: conn, a: a, aaaa: netip.MustParseAddr("100::1"), asked: map[string]int{}}
-	var wg sync.WaitGroup
-	wg.Go(n.serve)
-	t.Cleanup(func() { _ = conn.Close(); wg.Wait() })
+	n := &nameserver{a: a, aaaa: netip.MustParseAddr("100::1"), asked: map[string]int{}} // leads nowhere (RFC 6666), if nothing else is said
+	n.at = parts.Nameserver(t, netip.MustParseAddrPort("127.0.0.1:0"), n.answer)
 	return n
 }
 
-func (n *nameserver) serve() {
-	buf := make([]byte, 4096)
-	for {
-		size, from, err := n.conn.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return
-		}
-		var m dnsmessage.Message
-		if m.Unpack(buf[:size]) != nil || len(m.Questions) != 1 {
-			continue
-		}
-		q := m.Questions[0]
-		n.mu.Lock()
-		n.asked[q.Name.String()+" "+q.Type.String()]++
-		aaaa := n.aaaa
-		n.mu.Unlock()
-		a, ok := n.a[q.Name.String()]
-		if !ok || n.silent.Load() {
-			continue
-		}
-		m.Response, m.Additionals = true, nil
-		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
-		switch q.Type {
-		case dnsmessage.TypeA:
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
-		case dnsmessage.TypeAAAA: // leads nowhere (RFC 6666), if nothing else is said
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: aaaa.As16()}}}
-		}
-		if out, err := m.Pack(); err == nil {
-			_, _ = n.conn.WriteToUDPAddrPort(out, from)
-		}
+func (n *nameserver) answer(name string, q dnsmessage.Type) (netip.Addr, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked[name+" "+q.String()]++
+	a, ok := n.a[name]
+	if q == dnsmessage.TypeAAAA {
+		a = n.aaaa
 	}
+	return a, ok && !n.silent.Load()
 }
 
 func (n *nameserver) count(question string) int {
@@ -114,9 +86,8 @@ func (n *nameserver) resolvers(t *testing.T) func(*ads.Resource) *ads.Resource {
 		if err := dns.GetTypedDnsResolverConfig().GetTypedConfig().UnmarshalTo(&cares); err != nil {
 			t.Fatal(err)
 		}
-		port := uint32(n.conn.LocalAddr().(*net.UDPAddr).Port) //nolint:gosec // a port
 		cares.Resolvers = []*corev3.Address{{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n.at.Port())},
 		}}}}
 		dns.TypedDnsResolverConfig.TypedConfig = packed(t, &cares)
 		c.GetClusterType().TypedConfig = packed(t, &dns)
