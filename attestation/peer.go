@@ -163,7 +163,21 @@ func (p *Peer) openPidfd(socket, pid int) error {
 		return fmt.Errorf("pidfd_open: %w", err)
 	}
 	p.mode = ModeLegacy
-	return nil
+	return p.stillSame(pid)
+}
+
+// stillSame returns an error where a pidfd that was opened by pid is of a process with another user
+// or group than the one that connected: its pid is another's by now.
+func (p *Peer) stillSame(pid int) error {
+	proc, err := openProc(pid, p.pidfd)
+	if err != nil {
+		return err
+	}
+	defer proc.close()
+	if err := p.checkIDs(proc); err != nil {
+		return p.orGone(err)
+	}
+	return alive(p.pidfd)
 }
 
 // remember takes down what the process is now, as close to its connecting as

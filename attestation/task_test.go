@@ -45,6 +45,33 @@ func TestInATaskWhoeverOpensTheSocketIsTheTaskAndTheAgentsProxyIsItself(t *testi
 	})
 }
 
+// A9-50: on a kernel without SO_PEERPIDFD whoever connected in the container of the agent, and ended,
+// was the proxy that was given its process id.
+func TestInATaskTheProxyIsNobodyWhoHadItsPIDAsAnotherUser(t *testing.T) {
+	needRoot(t)
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		var children attestation.Children
+		a.Task, a.Supervised = true, children.Supervised
+		child, conn := s.connect(t, as(nobody))
+		pid := child.cmd.Process.Pid
+		child.exit()
+		proxy, pidfd := as(somebody), -1
+		proxy.PidFD = &pidfd
+		s.takePID(t, pid, proxy)
+		defer func() { _ = unix.Close(pidfd) }() // nothing is lost
+		if _, err := children.Add(pidfd, "web"); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := a.Peer(conn); !errors.Is(err, attestation.ErrGone) && !errors.Is(err, attestation.ErrCredentials) {
+			t.Errorf("%v, %v, want ErrGone or ErrCredentials", p, err)
+		}
+		if name, ok := a.Proxy(conn); ok {
+			t.Errorf("it counts as proxy %s", name)
+		}
+	})
+}
+
 func TestNoProcessOfAHostIsATask(t *testing.T) {
 	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
 		s := newStage(t)
