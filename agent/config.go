@@ -180,7 +180,7 @@ func (c Config) withDefaults() Config {
 			p.App = cmp.Or(p.App, "127.0.0.1")
 		}
 		p.Concurrency = cmp.Or(p.Concurrency, 2)
-		p.Admin = cmp.Or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
+		p.Admin = cmp.Or(p.Admin, filepath.Join(c.SocketDir, proxiesDir, p.Name, "admin.sock"))
 		proxies[i] = p
 	}
 	c.Proxies = proxies

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"signet.example/agent/envoy"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 )
@@ -17,6 +18,8 @@ const (
 	workloadSocket = "workload.sock" // the longest of them (Config.Validate)
 	authzSocket    = "authz.sock"
 	wayoutSocket   = "wayout.sock"
+
+	proxiesDir = "proxies" // has a folder of each proxy
 )
 
 // sockets are the agent's.
@@ -53,12 +56,7 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	if err := cfg.letIn(); err != nil {
 		return nil, err
 	}
-	proxies := filepath.Join(s.dir, "proxies")
-	if err := os.MkdirAll(proxies, 0o711); err != nil { //nolint:gosec // see above; each proxy has a folder of its own in it
-		return nil, fmt.Errorf("socket_dir: %w", err)
-	}
-	// Whatever the umask says. This folder holds nothing but folders.
-	if err := os.Chmod(proxies, 0o711); err != nil { //nolint:gosec // see above
+	if err := envoy.MakeFolder(s.dir, proxiesDir); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	for name, l := range s.all() {

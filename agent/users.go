@@ -149,7 +149,7 @@ func (p Proxy) uid() uint32 {
 func (c Config) adminFolders() error {
 	var errs []error
 	of := map[string]*child.User{
-		filepath.Clean(c.SocketDir): nil, filepath.Join(c.SocketDir, "proxies"): nil,
+		filepath.Clean(c.SocketDir): nil, filepath.Join(c.SocketDir, proxiesDir): nil,
 	}
 	for i, p := range c.Proxies {
 		dir := filepath.Dir(filepath.Clean(p.Admin))

@@ -272,7 +272,7 @@ func (e *envoy) once(ctx context.Context, v View) error {
 }
 
 func (e *envoy) start(ctx context.Context) (*child.Process, error) {
-	if err := adminFolder(filepath.Dir(e.proxy.Admin), e.proxy.User); err != nil {
+	if err := adminFolder(filepath.Dir(e.config.XDSSocket), filepath.Dir(e.proxy.Admin), e.proxy.User); err != nil {
 		return nil, fmt.Errorf("folder of the admin socket: %w", err)
 	}
 	if err := e.config.Check(e.proxy); err != nil { // again: folders are the operator's, and may have changed

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -20,40 +21,75 @@ func adminMode(u *child.User) uint32 {
 	return 0o600
 }
 
+// MakeFolder makes the folder of the proxies, which holds nothing but folders, below that of our
+// sockets, base, whatever the umask says. No link leads out of there: a task's is in a volume, in
+// which root of another container can make one.
+func MakeFolder(base, name string) error {
+	root, err := os.OpenRoot(base)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // nothing was written
+	if err := root.MkdirAll(name, 0o711); err != nil {
+		return err
+	}
+	return root.Chmod(name, 0o711)
+}
+
 // adminFolder makes the folder in which the proxy makes its admin socket and
 // nobody except it and the agent can enter. For a proxy of another user that is by its
-// primary group.
-func adminFolder(dir string, u *child.User) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// primary group. It lies below that of our sockets, as that of MakeFolder does.
+func adminFolder(base, dir string, u *child.User) error {
+	below, err := filepath.Rel(base, dir)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(base)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // nothing was written
+	if err := root.MkdirAll(below, 0o700); err != nil {
 		return err
 	}
 	if !u.Other() {
 		return nil
 	}
-	if err := giveGroup(dir, int(u.GID)); err != nil {
+	f, err := root.Open(below)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o770) //nolint:gosec // for the proxy's own group
+	return letIn(f, u, 0o770)
 }
 
 // LetThrough has a proxy's user, by its primary group, pass through a folder of ours that is
 // closed to everybody else.
 func LetThrough(dir string, u *child.User) error {
-	if err := giveGroup(dir, int(u.GID)); err != nil {
+	f, err := os.Open(dir)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o710) //nolint:gosec // for the proxy's own group
+	return letIn(f, u, 0o710)
+}
+
+// letIn gives a folder to a user's primary group, with a mode, and closes it.
+func letIn(f *os.File, u *child.User, mode os.FileMode) error {
+	defer func() { _ = f.Close() }() // nothing was written
+	if err := giveGroup(f, int(u.GID)); err != nil {
+		return err
+	}
+	return f.Chmod(mode)
 }
 
 // giveGroup is chgrp by an owner who is not in the group: where there is no
 // CAP_CHOWN, CAP_SETGID lets one thread be in it for a moment, for files alone.
-func giveGroup(path string, gid int) error {
+func giveGroup(f *os.File, gid int) error {
 	runtime.LockOSThread()
 	own, err := unix.SetfsgidRetGid(gid)
 	if err != nil {
 		return fmt.Errorf("setfsgid: %w", err) // the thread stays locked and ends with its goroutine
 	}
-	err = os.Chown(path, -1, gid)
+	err = f.Chown(-1, gid)
 	if _, back := unix.SetfsgidRetGid(own); back != nil {
 		return errors.Join(err, fmt.Errorf("setfsgid: %w", back)) // likewise
 	}

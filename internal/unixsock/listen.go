@@ -73,8 +73,18 @@ func Listen(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListen
 		return nil, err
 	}
 	u := l.(*net.UnixListener) //nolint:forcetypeassert // what "unix" gives
-	if err := os.Chmod(path, mode.Perm()); err != nil {
+	if err := setMode(path, mode.Perm()); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
+}
+
+// setMode is chmod, whatever the umask was, of what lies in the path's folder: whoever else can
+// write there could put a link in the socket's place, as root of another container of a task.
+func setMode(path string, mode fs.FileMode) error {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.Chmod(filepath.Base(path), mode), root.Close())
 }

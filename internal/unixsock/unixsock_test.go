@@ -141,3 +141,14 @@ func TestOnlyRootOurselvesOrTheFoldersOwnOwnerMayAnswer(t *testing.T) {
 		}
 	}
 }
+
+func TestALinkInTheSocketsPlaceIsGivenNoMode(t *testing.T) {
+	dir, secret := shortDir(t), filepath.Join(t.TempDir(), "host.key")
+	if err := errors.Join(os.WriteFile(secret, nil, 0o600), os.Symlink(secret, filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	err := unixsock.SetMode(filepath.Join(dir, "link"), 0o666)
+	if info, stat := os.Stat(secret); err == nil || stat != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v, %v", err, info.Mode(), stat)
+	}
+}

@@ -1,0 +1,4 @@
+package unixsock
+
+// SetMode gives a socket its mode.
+var SetMode = setMode
