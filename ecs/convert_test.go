@@ -160,7 +160,7 @@ func TestAnOrdinaryTaskIsConvertedByTwelveLines(t *testing.T) {
 	for _, c := range cases {
 		r := convert(t, c.file)
 		for _, l := range r.Diff {
-			if l.Reason == "" {
+			if l.Reason == "" || l.Path == "" {
 				t.Errorf("%s: no reason for %s %s", c.file, l.Op, l.Text)
 			}
 		}

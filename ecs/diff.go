@@ -22,9 +22,6 @@ type Line struct {
 	Reason string `json:"reason"`
 }
 
-// besideIt is why a line is another of which nothing changed.
-var besideIt = &Change{Reason: "its comma: the line beside it changed"}
-
 // diff has the lines that differ, with the values of variables hidden that may be secrets.
 func (r *Result) diff(was, made *document, written spans) {
 	from, to := was.hidden(), made.hidden()
@@ -33,7 +30,6 @@ func (r *Result) diff(was, made *document, written spans) {
 	if err != nil {
 		panic("internal error: edits of a diff are not of its text: " + err.Error())
 	}
-	gone := was.text
 	removed := was.root.gone()
 	before, after := starts(was.text), starts(made.text)
 	for _, h := range u.Hunks {
@@ -43,7 +39,7 @@ func (r *Result) diff(was, made *document, written spans) {
 			var why *Change
 			if l.Kind == udiff.Delete {
 				line.Op, line.Number = "-", i
-				why = removed.of(before, i, len(gone))
+				why = removed.of(before, i, len(was.text))
 				i++
 				r.TakenOut++
 			} else {
@@ -52,8 +48,25 @@ func (r *Result) diff(was, made *document, written spans) {
 				j++
 				r.Written++
 			}
-			line.Path, line.Reason = why.Path, why.Reason
+			if why != nil {
+				line.Path, line.Reason = why.Path, why.Reason
+			}
 			r.Diff = append(r.Diff, line)
+		}
+	}
+	r.besides()
+}
+
+// besides gives lines of which only a comma or brace changed the reason of the line beside them.
+func (r *Result) besides() {
+	for i := range r.Diff {
+		if i > 0 && r.Diff[i].Reason == "" {
+			r.Diff[i].Path, r.Diff[i].Reason = r.Diff[i-1].Path, r.Diff[i-1].Reason
+		}
+	}
+	for i := len(r.Diff) - 2; i >= 0; i-- {
+		if r.Diff[i].Reason == "" {
+			r.Diff[i].Path, r.Diff[i].Reason = r.Diff[i+1].Path, r.Diff[i+1].Reason
 		}
 	}
 }
@@ -69,7 +82,7 @@ func starts(text string) []int {
 	return all
 }
 
-// of is why a line is not as it was.
+// of is why a line is not as it was, nil where nothing of its own changed.
 func (s spans) of(starts []int, line, end int) *Change {
 	begin := starts[line-1]
 	if line < len(starts) {
@@ -80,7 +93,7 @@ func (s spans) of(starts []int, line, end int) *Change {
 			return x.why
 		}
 	}
-	return besideIt
+	return nil
 }
 
 // hidden is the text without values of variables that are neither App Mesh's nor Signet's: they

@@ -263,16 +263,26 @@ type span struct {
 
 type spans []span
 
-// gone are the parts of the old text that are not in the new one.
+// gone are the parts of the old text that are not in the new one, or have something new behind them.
 func (v *value) gone() spans {
 	if v.become != "" {
 		return spans{{v.start, v.end, v.why}}
 	}
 	var all spans
+	for _, x := range v.inserts {
+		at := v.start + 1
+		if x.after >= 0 {
+			at = v.children[x.after].val.end
+		}
+		all = append(all, span{at - 1, at, x.why})
+	}
 	for _, c := range v.children {
-		if c.gone != nil {
+		switch {
+		case c.gone != nil:
 			all = append(all, span{c.start, c.val.end, c.gone})
-		} else {
+		case c.val.become != "":
+			all = append(all, span{c.start, c.val.end, c.val.why})
+		default:
 			all = append(all, c.val.gone()...)
 		}
 	}

@@ -17,6 +17,7 @@ type image struct {
 	name  string
 	uid   int
 	dirs  []string // of its own user
+	share []string // of dirs, those that other containers of a task mount too
 	cmd   []string
 	about string
 	envoy bool // with an Envoy, and what that needs
@@ -30,7 +31,7 @@ var (
 		cmd: []string{"server", "--config", "/etc/signet/server.yaml"}, about: "The control plane of Signet",
 	}
 	agent = image{
-		name: "signet-agent", uid: 1337, dirs: []string{"var/lib/signet", "run/signet"},
+		name: "signet-agent", uid: 1337, dirs: []string{"var/lib/signet", "var/lib/signet-agent", "run/signet"}, share: []string{"run/signet"},
 		cmd: []string{"agent", "--config", "/etc/signet/agent.yaml"}, about: "The node agent of Signet, with Envoy", envoy: true,
 	}
 )
@@ -151,6 +152,12 @@ func (i image) assemble(in inputs, layers []part) (v1.Image, error) {
 			"org.opencontainers.image.title": i.name, "org.opencontainers.image.description": i.about,
 			"org.opencontainers.image.version": in.version, "org.opencontainers.image.licenses": "Apache-2.0",
 		},
+	}
+	for _, d := range i.share { // an empty volume that is mounted there gets its owner and mode by this
+		if cfg.Config.Volumes == nil {
+			cfg.Config.Volumes = map[string]struct{}{}
+		}
+		cfg.Config.Volumes["/"+d] = struct{}{}
 	}
 	return mutate.ConfigFile(img, cfg)
 }

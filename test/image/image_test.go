@@ -238,6 +238,33 @@ func TestImagesRunWithoutARightOverAReadOnlyRoot(t *testing.T) {
 				t.Errorf("the demo in the image: %v\n%s", err, out)
 			}
 			t.Log(out)
+			taskStarts(t, p, ref)
 		}
+	}
+}
+
+// taskStarts has the agent of a task try what a start would, by its environment and with its default folders: an
+// empty volume that is mounted for its sockets is its user's.
+func taskStarts(t *testing.T, p *parts.Podman, ref string) {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), parts.Signet(t), "init", "--trust-domain", "prod.example", "--data-dir", filepath.Join(dir, "data")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("signet init: %v\n%s", err, out)
+	}
+	trust, err := os.ReadFile(filepath.Join(dir, "data", "ca", "root.crt"))
+	must(t, err)
+	if volumes := p.Do("image", "inspect", "--format", "{{.Config.Volumes}}", ref); volumes != "map[/run/signet:{}]" {
+		t.Errorf("an empty volume of a task gets its owner by what the image says of volumes, and that is %s", volumes)
+	}
+	args := []string{"run", "--rm", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--network", "none", "--volume", "signet:/run/signet"}
+	for _, v := range []string{
+		"AWS_REGION=eu-central-1", "SIGNET_SERVER=127.0.0.1:8443", "SIGNET_TRUST_PEM=" + string(trust), "SIGNET_JOIN_AWS_TASK_REGION=environment",
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web", "SIGNET_PROXY_BIND=127.0.0.2",
+	} {
+		args = append(args, "--env", v)
+	}
+	if said, err := p.Try(append(args, ref, "agent", "--task", "--check")...); err != nil || !strings.Contains(said, "the configuration is good") {
+		t.Errorf("a task in the image: %v\n%s", err, said)
 	}
 }
