@@ -29,6 +29,7 @@ that depends on the application it is stopped before the application is (docs/TA
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx := c.Context()
 		if *onTerm {
+			_, _ = fmt.Fprintln(c.ErrOrStderr(), "waiting for SIGTERM") // for a container's log
 			<-ctx.Done()
 			ctx = context.WithoutCancel(ctx)
 		}

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -100,11 +102,43 @@ func (k *task) said() string {
 	return string(said)
 }
 
-// signet runs a command as another container of the task does.
-func (k *task) signet(args ...string) (string, error) {
+// container is a command as another container of the task.
+func (k *task) container(args ...string) *exec.Cmd {
 	words := strings.Fields(parts.OnAnotherHost() + asTaskUser)
-	out, err := exec.CommandContext(k.t.Context(), words[0], append(append(words[1:], k.image.signet), args...)...).CombinedOutput()
+	return exec.CommandContext(k.t.Context(), words[0], append(append(words[1:], k.image.signet), args...)...)
+}
+
+// signet runs a command to its end.
+func (k *task) signet(args ...string) (string, error) {
+	out, err := k.container(args...).CombinedOutput()
 	return string(out), err
+}
+
+// stopper starts the container that is stopped before the application. What it returns stops it,
+// and waits for its end.
+func (k *task) stopper() (stop func() (string, error)) {
+	k.t.Helper()
+	c := k.container("agent", "stop", "--on-term", "--socket-dir", k.path("run"))
+	var out strings.Builder
+	c.Stdout = &out
+	said, err := c.StderrPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	lines := bufio.NewReader(said)
+	if line, err := lines.ReadString('\n'); err != nil || line != "waiting for SIGTERM\n" {
+		k.t.Fatalf("%q, %v", line, err)
+	}
+	return func() (string, error) {
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			return "", err
+		}
+		rest, err := io.ReadAll(lines)
+		return out.String() + string(rest), errors.Join(err, c.Wait())
+	}
 }
 
 // serve runs the task's application, and makes a client that calls out by the proxy.
@@ -253,6 +287,7 @@ func TestATaskStopsWithoutAFailedRequestInBothOrders(t *testing.T) {
 
 	t.Run("one after the other", func(t *testing.T) {
 		k := startTask(t, w, image, "task-a")
+		stop := k.stopper()
 		eventually(t, 20*time.Second, "the task answers", answers("task-a"))
 		load := w.StartLoad("front", page, 100)
 		time.Sleep(time.Second)
@@ -261,7 +296,7 @@ func TestATaskStopsWithoutAFailedRequestInBothOrders(t *testing.T) {
 		} else {
 			t.Logf("under load the pair has %d MiB of its own, and %d MiB of its programs' files", own, files)
 		}
-		if said, err := k.signet("agent", "stop", "--socket-dir", k.path("run")); err != nil {
+		if said, err := stop(); err != nil || said != "callers have gone elsewhere\n" {
 			t.Fatalf("stop: %v: %s", err, said)
 		}
 		k.shutDown()
