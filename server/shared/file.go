@@ -14,8 +14,13 @@ import (
 	"signet.example/internal/watched"
 )
 
-// saveEvery is how often a file is written at most, saveAgain how long after a try that failed.
-const saveEvery, saveAgain = time.Second, time.Minute
+// saveEvery is how often a file is written at most, saveAgain how long after a try that failed. A
+// file that is large is written less often, so that its bytes take no more than saveRate: what is
+// in it may change all the time.
+const (
+	saveEvery, saveAgain = time.Second, time.Minute
+	saveRate             = 1 << 20 // bytes in a second
+)
 
 // Form is how a value is kept in a file: as the JSON of a J.
 type Form[T, J any] struct {
@@ -27,7 +32,7 @@ type Form[T, J any] struct {
 
 // File is a Value where there is one server: in memory, and in a file, so that a server that
 // restarts has what it had. The file is a cache: what it had is found again where it is lost,
-// and after a crash it may lack the last second.
+// and after a crash it may lack the last second, or as long as it takes to write it.
 type File[T any] struct {
 	watched.Value[T]
 
@@ -78,14 +83,23 @@ func (f *File[T]) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		pause := saveEvery
-		if !f.save(ctx) {
-			pause = saveAgain
+		pause := saveAgain
+		if f.save(ctx) {
+			pause = max(saveEvery, f.takes())
 		}
 		if !watched.Sleep(ctx, pause) {
 			return nil
 		}
 	}
+}
+
+// takes is how long the bytes of the file are to take.
+func (f *File[T]) takes() time.Duration {
+	at, err := os.Stat(f.path)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(at.Size()) * time.Second / saveRate
 }
 
 // save writes the file, if there is anything new, and reports whether it has everything.

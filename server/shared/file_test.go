@@ -74,6 +74,37 @@ func TestAFileIsWrittenOnceASecondAtMostAndHasTheLastValue(t *testing.T) {
 	})
 }
 
+// A thousand instances of each of two hundred services change all the time.
+func TestALargeFileIsWrittenAtAPaceThatItsSizeGives(t *testing.T) {
+	for size, want := range map[int]int{100: 60, 1 << 20: 60, 5 << 20: 12} {
+		synctest.Test(t, func(t *testing.T) {
+			written := 0
+			f, err := shared.OpenFile(filepath.Join(t.TempDir(), "file.json"), shared.Form[int, string]{
+				What: "numbers", Read: func(string) int { return 0 }, Same: func(a, b int) bool { return a == b },
+				Write: func(n int) string { written++; return strings.Repeat("x", size) },
+			}, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- f.Run(ctx) }()
+			for n := range 5 * 60 {
+				f.Set(n + 1)
+				time.Sleep(200 * time.Millisecond)
+			}
+			synctest.Wait()
+			if written < want-1 || written > want+1 {
+				t.Errorf("%d bytes are written %d times in a minute, want %d", size, written, want)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestAFileThatCannotBeWrittenIsToldAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "not there yet")
