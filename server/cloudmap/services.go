@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"signet.example/internal/plain"
 	"signet.example/internal/retry"
@@ -18,7 +17,9 @@ import (
 )
 
 const (
-	parallel = 8
+	// parallel is how many questions are asked at once, and parallelFailing how many beside them
+	// of which the last one failed: they may take all of their time again.
+	parallel, parallelFailing = 8, 4
 	// each is how long one question may take.
 	each = 5 * time.Second
 	// healthEvery is how many times an unchanged revision is believed: it does not change
@@ -60,8 +61,9 @@ type Services struct {
 	Config
 	renew watched.Signal
 
-	mu    sync.Mutex // guards tried and what it leads to
-	tried map[proxy.Ref]*attempt
+	mu     sync.Mutex // guards what follows, and what it leads to
+	tried  map[proxy.Ref]*attempt
+	asking map[proxy.Ref]bool // true where the last question had failed
 }
 
 // attempt is what became of the last question for a virtual node.
@@ -83,7 +85,7 @@ type Failure struct {
 
 // New returns Services that have asked nothing.
 func New(c Config) *Services {
-	return &Services{Config: c, renew: watched.NewSignal(), tried: map[proxy.Ref]*attempt{}}
+	return &Services{Config: c, renew: watched.NewSignal(), tried: map[proxy.Ref]*attempt{}, asking: map[proxy.Ref]bool{}}
 }
 
 // Answers are the last good ones.
@@ -109,6 +111,8 @@ func (s *Services) Run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var calls sync.WaitGroup
+	defer calls.Wait()
 	var seen *Answers
 	for {
 		now, changed := s.Shared.Get()
@@ -124,32 +128,60 @@ func (s *Services) Run(ctx context.Context) error {
 		case <-s.renew:
 		case <-timer.C:
 		}
-		timer.Reset(s.refresh(ctx))
+		timer.Reset(s.refresh(ctx, &calls))
 	}
 }
 
-// refresh asks what is due, and returns in how long the next is.
-func (s *Services) refresh(ctx context.Context) time.Duration {
+// refresh begins to ask what is due, as far as there is room, and returns in how long the next is.
+// Each question that ends has Run look again.
+func (s *Services) refresh(ctx context.Context, calls *sync.WaitGroup) time.Duration {
 	asked := s.Asked()
 	s.forget(asked)
-	var g errgroup.Group
-	g.SetLimit(parallel)
 	for node, q := range asked {
-		if t, due := s.due(node, q); due {
-			g.Go(func() error {
+		if t, due := s.due(node, q); due && s.begin(node, t.err != "") {
+			calls.Go(func() {
 				s.ask(ctx, node, t)
-				return nil
+				s.end(node)
 			})
 		}
 	}
-	_ = g.Wait() // ask has recorded each failure
 	next := time.Hour
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tried {
-		next = min(next, max(t.next.Sub(s.Clock()), 50*time.Millisecond))
+		if in := t.next.Sub(s.Clock()); in > 0 { // what is due waits for room
+			next = min(next, in)
+		}
 	}
 	return next
+}
+
+// begin reports whether a question may be asked now.
+func (s *Services) begin(node proxy.Ref, failed bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, already := s.asking[node]
+	n, most := 0, parallel
+	if failed {
+		most = parallelFailing
+	}
+	for _, f := range s.asking {
+		if f == failed {
+			n++
+		}
+	}
+	if already || n >= most {
+		return false
+	}
+	s.asking[node] = failed
+	return true
+}
+
+func (s *Services) end(node proxy.Ref) {
+	s.mu.Lock()
+	delete(s.asking, node)
+	s.mu.Unlock()
+	s.renew.Wake()
 }
 
 // forget drops what is not asked for any more, or was an answer to another question.
