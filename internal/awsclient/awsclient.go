@@ -2,12 +2,15 @@
 // credentials of the environment alone, answers that are bounded, and endpoints that are
 // used as they are given. It must not know which service is asked, or what for.
 //
-// Main names in reading order: CheckRegion, CheckRole, CheckEndpoint, Load, Bounded, AsGiven. Safe for
+// Main names in reading order: CheckRegion, CheckRole, CheckEndpoint, Load, Bounded,
+// Reduced, AsGiven. Safe for
 // concurrent use.
 package awsclient
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -63,27 +66,84 @@ func CheckEndpoint(s string) error {
 // container's role, or an instance's. Files of somebody's home folder are not read, for they
 // name programs to be run.
 func Load(ctx context.Context, region string, each time.Duration) (aws.Config, error) {
-	return config.LoadDefaultConfig(ctx,
+	c, err := config.LoadDefaultConfig(ctx,
 		config.WithRegion(region), config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{}),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(each)),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} })) // whoever asks tries again
+	if b, ok := c.HTTPClient.(*awshttp.BuildableClient); ok {
+		c.HTTPClient = clientOf(b.GetTransport(), each)
+	}
+	return c, err
+}
+
+func clientOf(t *http.Transport, each time.Duration) *http.Client {
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // a question has a session token
+	return &http.Client{Transport: whole{t}, Timeout: each, CheckRedirect: stay}
 }
 
 // Once has the client of a configuration keep no connection for a next question.
 func Once(c aws.Config) aws.Config {
-	if b, ok := c.HTTPClient.(*awshttp.BuildableClient); ok {
-		c.HTTPClient = b.WithTransportOptions(func(t *http.Transport) { t.DisableKeepAlives = true })
+	if h, ok := c.HTTPClient.(*http.Client); ok {
+		if t, ok := h.Transport.(whole); ok {
+			once := t.Clone()
+			once.DisableKeepAlives = true
+			c.HTTPClient = clientOf(once, h.Timeout)
+		}
 	}
 	return c
 }
 
+// whole sends the body of a question as its own. The SDK closes that of a request as soon as an
+// answer begins, at times before the transport has looked for its end: it takes that for an error,
+// and ends the connection in the middle of the answer (smithy-go 1.28.9, ClientHandler).
+type whole struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (t whole) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		return t.Transport.RoundTrip(r)
+	}
+	b, err := io.ReadAll(r.Body)
+	if err := errors.Join(err, r.Body.Close()); err != nil {
+		return nil, err
+	}
+	own := *r
+	own.Body = io.NopCloser(bytes.NewReader(b))
+	return t.Transport.RoundTrip(&own)
+}
+
 // Bounded has no more of an answer read than so many bytes.
 func Bounded(most int64) func(*middleware.Stack) error {
+	return answered("Bounded", func(resp *smithyhttp.Response) error {
+		resp.Body = body{io.LimitReader(resp.Body, most), resp.Body}
+		return nil
+	})
+}
+
+// Reduced has an answer read as it comes, of at most so many bytes: what reduce returns is the
+// answer that the client sees. An error of the service's is bounded.
+func Reduced(most int64, reduce func(io.Reader) ([]byte, error)) func(*middleware.Stack) error {
+	return answered("Reduced", func(resp *smithyhttp.Response) error {
+		if resp.StatusCode < 200 || resp.StatusCode > 299 {
+			resp.Body = body{io.LimitReader(resp.Body, MostOfFew), resp.Body}
+			return nil
+		}
+		left, err := reduce(io.LimitReader(resp.Body, most))
+		resp.Body = body{bytes.NewReader(left), resp.Body}
+		return err
+	})
+}
+
+// MostOfFew is more than any answer has that is not a list.
+const MostOfFew = 64 << 10
+
+// answered has each answer seen before the client reads it.
+func answered(name string, see func(*smithyhttp.Response) error) func(*middleware.Stack) error {
 	return func(s *middleware.Stack) error {
-		return s.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Bounded", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		return s.Deserialize.Add(middleware.DeserializeMiddlewareFunc(name, func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 			out, metadata, err := next.HandleDeserialize(ctx, in)
-			if resp, ok := out.RawResponse.(*smithyhttp.Response); ok {
-				resp.Body = body{io.LimitReader(resp.Body, most), resp.Body}
+			if resp, ok := out.RawResponse.(*smithyhttp.Response); ok && err == nil {
+				err = see(resp)
 			}
 			return out, metadata, err
 		}), middleware.After)

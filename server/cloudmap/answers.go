@@ -101,20 +101,23 @@ const (
 // Who may register instances may not send the proxies of the mesh to themselves, or to the
 // metadata service of their host.
 func callable(attributes map[string]string, preference string) (_ Instance, ok bool) {
-	order := []string{attributeIPv4, attributeIPv6}
+	families := []struct {
+		name string
+		has  func(netip.Addr) bool
+	}{{attributeIPv4, netip.Addr.Is4}, {attributeIPv6, isIPv6}}
 	switch preference {
 	case "IPv4_ONLY":
-		order = order[:1]
+		families = families[:1]
 	case "IPv6_ONLY":
-		order = order[1:]
+		families = families[1:]
 	case "IPv6_PREFERRED":
-		slices.Reverse(order)
+		slices.Reverse(families)
 	}
 	var n Instance
-	for _, name := range order {
-		a, err := netip.ParseAddr(attributes[name])
-		if err == nil && proxy.AmongHosts(a) {
-			n.Address = a.Unmap().String()
+	for _, f := range families {
+		a, err := netip.ParseAddr(attributes[f.name])
+		if err == nil && f.has(a) && proxy.AmongHosts(a) {
+			n.Address = a.String()
 			break
 		}
 	}
@@ -127,6 +130,9 @@ func callable(attributes map[string]string, preference string) (_ Instance, ok b
 	}
 	return n, n.Address != ""
 }
+
+// isIPv6 reports whether an address is of IPv6, also for the host that has it.
+func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 
 // listed are instances in their order, each once.
 func listed(all []Instance) []Instance {

@@ -14,9 +14,6 @@ import (
 	"signet.example/internal/awsclient"
 )
 
-// mostInstances is as many as the API gives at most.
-const mostInstances = 1000
-
 // Where is which Cloud Map is asked, and as whom.
 type Where struct {
 	// Region turns it on: nothing is asked without one.
@@ -76,10 +73,9 @@ func (w Where) Open(ctx context.Context) (*AWS, error) {
 		return nil, fmt.Errorf("cloud_map: %w", err)
 	}
 	if w.Role != "" {
-		conf.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(conf), w.Role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "signet" }))
+		conf.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(conf, few), w.Role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = "signet" }))
 	}
 	return &AWS{servicediscovery.NewFromConfig(conf, func(o *servicediscovery.Options) {
-		o.APIOptions = append(o.APIOptions, awsclient.Bounded(mostAnswer))
 		if w.Endpoint != "" {
 			o.BaseEndpoint = &w.Endpoint
 			o.APIOptions = append(o.APIOptions, awsclient.AsGiven)
@@ -87,8 +83,10 @@ func (w Where) Open(ctx context.Context) (*AWS, error) {
 	})}, nil
 }
 
-// mostAnswer is more than a thousand instances have with thirty attributes each.
-const mostAnswer = 64 << 20
+// few has an answer that is no list bounded.
+func few(o *sts.Options) {
+	o.APIOptions = append(o.APIOptions, awsclient.Bounded(awsclient.MostOfFew))
+}
 
 // Discover implements Asker. An instance that is unhealthy is not called unless all are:
 // then what says so is more likely to be wrong than all of them.
@@ -96,12 +94,14 @@ func (a *AWS) Discover(ctx context.Context, q Question) ([]Instance, int64, erro
 	out, err := a.client.DiscoverInstances(ctx, &servicediscovery.DiscoverInstancesInput{
 		NamespaceName: &q.Namespace, ServiceName: &q.Service, QueryParameters: q.Attributes,
 		HealthStatus: types.HealthStatusFilterHealthyOrElseAll, MaxResults: aws.Int32(mostInstances),
+	}, func(o *servicediscovery.Options) {
+		o.APIOptions = append(o.APIOptions, awsclient.Reduced(mostAnswer, reduce))
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	var list []Instance
-	for _, in := range out.Instances[:min(len(out.Instances), mostInstances)] {
+	for _, in := range out.Instances {
 		if n, ok := callable(in.Attributes, q.Preference); ok {
 			list = append(list, n)
 		}
@@ -111,7 +111,10 @@ func (a *AWS) Discover(ctx context.Context, q Question) ([]Instance, int64, erro
 
 // Revision implements Asker.
 func (a *AWS) Revision(ctx context.Context, q Question) (int64, error) {
-	out, err := a.client.DiscoverInstancesRevision(ctx, &servicediscovery.DiscoverInstancesRevisionInput{NamespaceName: &q.Namespace, ServiceName: &q.Service})
+	out, err := a.client.DiscoverInstancesRevision(ctx, &servicediscovery.DiscoverInstancesRevisionInput{NamespaceName: &q.Namespace, ServiceName: &q.Service},
+		func(o *servicediscovery.Options) {
+			o.APIOptions = append(o.APIOptions, awsclient.Bounded(awsclient.MostOfFew))
+		})
 	if err != nil {
 		return 0, err
 	}

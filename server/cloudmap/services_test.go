@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,16 @@ func TestAnInstanceIsCalledAtAnAddressAmongHostsOfTheFamilyThatIsPreferred(t *te
 		{map[string]string{attributeIPv4: "0.0.0.0"}, "", Instance{}},
 		{map[string]string{attributeIPv4: "224.0.0.1"}, "", Instance{}},
 		{map[string]string{attributeIPv6: "::ffff:127.0.0.1"}, "", Instance{}},
+		{map[string]string{attributeIPv6: "::ffff:10.0.0.1"}, "IPv6_ONLY", Instance{}},
+		{map[string]string{attributeIPv4: "fd00::1"}, "IPv4_ONLY", Instance{}},
+		{map[string]string{attributeIPv4: "fd00::1", attributeIPv6: "fd00::2"}, "", Instance{Address: "fd00::2"}},
+		{map[string]string{attributeIPv6: "10.0.0.1"}, "IPv6_ONLY", Instance{}},
+		{map[string]string{attributeIPv6: "64:ff9b::169.254.169.254"}, "", Instance{}},
+		{map[string]string{attributeIPv6: "2002:7f00:1::1"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: " 80"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: "+80"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: ""}, "", Instance{}},
+		{map[string]string{attributeIPv4: "010.0.0.1"}, "", Instance{}},
 		{map[string]string{attributeIPv6: "fe80::1%eth0"}, "", Instance{}},
 		{map[string]string{attributeIPv4: "not one"}, "", Instance{}},
 		{map[string]string{"AWS_INSTANCE_CNAME": "a.example"}, "", Instance{}},
@@ -125,6 +136,42 @@ func TestAnAnswerIsToldWithoutWaitingForThoseThatDoNotCome(t *testing.T) {
 		}
 		if told == 0 || told > time.Second {
 			t.Errorf("told after %s", told)
+		}
+	})
+}
+
+// A hundred services of which nobody hears keep nobody waiting who is.
+func TestServicesThatDoNotAnswerDelayNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &slow{fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1, asked: map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders"}}}}
+		for n := range 100 {
+			name := fmt.Sprintf("web-%d", n)
+			f.asked[proxy.Node("shop", name)] = Question{Namespace: "shop.local", Service: name}
+		}
+		s := New(Config{
+			Asked: f.questions, Asker: f, Every: 5 * time.Second, Shared: &watched.Value[*Answers]{}, Log: slog.New(slog.DiscardHandler), Clock: time.Now,
+			Changed: func() {}, Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "failures"}, []string{"service"}),
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		time.Sleep(2 * time.Minute) // each was asked, and is known to fail
+		for n := range 20 {
+			at := fmt.Sprintf("10.0.1.%d", n)
+			f.become(func() { f.list, f.revision = []Instance{{at, 0}}, f.revision+1 })
+			time.Sleep(7 * time.Second)
+			synctest.Wait()
+			if list, _ := s.Answers().Of(orders); len(list) != 1 || list[0].Address != at {
+				t.Errorf("after 7 s the answer is %v, want %s", list, at)
+			}
+		}
+		if n := len(s.Failing()); n != 100 {
+			t.Errorf("%d are failing", n)
+		}
+		begun := time.Now()
+		stop()
+		if err := <-done; err != nil || time.Since(begun) > 0 {
+			t.Errorf("it ended after %s: %v", time.Since(begun), err)
 		}
 	})
 }
