@@ -323,6 +323,28 @@ func TestARoleThatIsTakenOutServesNoAgentThatJoinedByIt(t *testing.T) {
 	}
 }
 
+// Those behind one address share it with whoever is there, too.
+func TestRubbishFromAnAddressKeepsNoTaskOutThatIsThere(t *testing.T) {
+	r, aws := newTasks(t)
+	junk := newHost(r).showing("x")
+	floodUntilDry(t, dial(t, r.addr.Agents, selfSigned(t), nil), junk)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil { // on a connection of its own each time
+			conn := dial(t, r.addr.Agents, selfSigned(t), nil)
+			_, _ = api.NewAgentAPIClient(conn).Attest(ctx, junk) // it is refused
+			_ = conn.Close()                                     // and over
+		}
+	})
+	t.Cleanup(func() { stop(); wg.Wait() })
+	for range 10 {
+		if _, err := r.joins(aws, same); err != nil {
+			t.Errorf("a task with a good token: %v", err)
+		}
+	}
+}
+
 func TestAServerThatTakesNoTasksSaysSo(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry)

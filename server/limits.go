@@ -19,7 +19,8 @@ const (
 	maxStreams      = 1024
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
-	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
+	firstPerSecond, firstBurst         = 0.1, 1    // attestations of one connection, of keys that did not join
+	strangersPerSecond, strangersBurst = 20, 200   // and beside those, of one address (of IPv6: a /64)
 	joinsPerSecond, joinsBurst         = 20, 200   // new agents of one principal, such as a role of AWS
 	attestPerSecond, attestBurst       = 2, 20     // attestations of one agent; it needs one for each start, and serves within two seconds
 )

@@ -315,17 +315,18 @@ func TestACertificateIsOneAgentsWhateverHostKeyComesWithIt(t *testing.T) {
 
 // untilDry sends evidence with a certificate request that is refused where it is looked
 // at: after the payment, before anything is verified. It returns how often that was paid
-// for, and what had come into the bucket by then.
-func untilDry(t *testing.T, conn *grpc.ClientConn, req *api.AttestRequest, perSecond float64, burst int) (paid int, most float64) {
+// for, but for as many as are free on each connection, and what had come into the bucket by then.
+func untilDry(t *testing.T, conn *grpc.ClientConn, req *api.AttestRequest, free int, perSecond float64, burst int) (paid int, most float64) {
 	t.Helper()
 	req.Csr = []byte("no certificate request")
+	paid = -free
 	for begun := time.Now(); ; paid++ {
 		_, err := api.NewAgentAPIClient(conn).Attest(t.Context(), req, grpc.WaitForReady(true))
 		switch status.Code(err) {
 		case codes.ResourceExhausted:
 			return paid, float64(burst) + perSecond*time.Since(begun).Seconds()
 		case codes.Unavailable: // a stranger's connection has its end; the next one follows
-			paid--
+			paid -= 1 + free
 			continue
 		}
 		wantCode(t, err, codes.InvalidArgument, "certificate request") // nothing is verified
@@ -350,14 +351,15 @@ func TestEvidenceIsPaidForBeforeItIsVerified(t *testing.T) {
 	h := newHost(r)
 	for who, c := range map[string]struct {
 		h         *host
+		free      int
 		perSecond float64
 		burst     int
 	}{
-		"a stranger":         {h, server.StrangersPerSecond, server.StrangersBurst},
-		"a host that joined": {joined, server.AttestPerSecond, server.AttestBurst},
+		"a stranger":         {h, 1, server.StrangersPerSecond, server.StrangersBurst},
+		"a host that joined": {joined, 0, server.AttestPerSecond, server.AttestBurst},
 	} {
 		l := c.h.connect()
-		paid, most := untilDry(t, dial(t, r.addr.Agents, c.h.hostKey, nil), bad(c.h, l), c.perSecond, c.burst)
+		paid, most := untilDry(t, dial(t, r.addr.Agents, c.h.hostKey, nil), bad(c.h, l), c.free, c.perSecond, c.burst)
 		if float64(paid*weight) > most || paid == 0 {
 			t.Errorf("%s: %d times evidence of weight %d was paid out of %.1f", who, paid, weight, most)
 		}

@@ -6,7 +6,7 @@
 // proven: a [Caller] has what the handshake of its connection proved, and nothing else.
 //
 // Main type: [Desk]. Its parts are interfaces that stand beside it: [Evidence], [Agents],
-// [Stored], [Instances], [SVIDs] and [Limits].
+// [Stored], [Instances], [SVIDs], [Limits] and [Lanes].
 //
 // # Concurrency
 //

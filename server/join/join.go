@@ -19,7 +19,6 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/plain"
-	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/server/roster"
 	"signet.example/store"
@@ -75,13 +74,6 @@ type SVIDs interface {
 	Agent(ctx context.Context, agent spiffeid.ID, csr []byte) (chain [][]byte, err error)
 }
 
-// Limits is how much verifying each may ask for.
-type Limits interface {
-	// Take takes so much of what key has left, or nothing and returns an error for the
-	// caller: fault.Limit, which may say when there is enough.
-	Take(key string, n int) error
-}
-
 // Config of a Desk. Every field is needed.
 type Config struct {
 	TrustDomain spiffeid.TrustDomain
@@ -91,7 +83,9 @@ type Config struct {
 	Instances   Instances
 	SVIDs       SVIDs
 
-	Strangers Limits // of keys of nobody, by where they come from
+	First     Limits // of keys of nobody, what the handshake of a connection has paid for, by connection
+	Strangers Limits // of keys of nobody, what they ask for beside it, by where they come from
+	Lanes     Lanes  // in which what strangers show is verified, by where they come from
 	Known     Limits // of those that joined, by host key and whether it is served there; of those that may join, by token
 
 	// Group is the group that evidence leads to, or why there is none.
@@ -123,14 +117,15 @@ type Caller struct {
 
 // Attest joins an agent by evidence of its host, or renews one by its host key.
 func (d *Desk) Attest(ctx context.Context, c Caller, req *api.AttestRequest) (*api.AttestResponse, error) {
-	if err := d.pay(ctx, c, req); err != nil {
+	stranger, err := d.pay(ctx, c, req)
+	if err != nil {
 		return nil, err
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.
 	if err := d.cfg.SVIDs.CheckCSR(req.GetCsr()); err != nil {
 		return nil, err
 	}
-	agent, err := d.agent(ctx, c, req)
+	agent, err := d.agent(ctx, c, req, stranger)
 	if err != nil {
 		return nil, err
 	}
@@ -157,46 +152,16 @@ func (d *Desk) stands(ctx context.Context, agent string) error {
 	return err
 }
 
-// pay takes the attestation of a caller out of a bucket, before anything of
-// its evidence is verified. One that joined is known by the key that its handshake
-// proved, one that may join by its token: each has a bucket that nobody else can empty,
-// so that whoever shares its address cannot keep it out. Nor can a copy of its folder
-// from another address, which has the key: where the agent was let in last it has a
-// bucket, and everywhere else the other.
-func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) error {
-	id, joined := d.cfg.Agents.OfKey(c.HostKey)
-	w, err := d.cfg.Evidence.Weigh(ctx, req, d.cfg.Clock())
-	switch {
-	case errors.Is(err, nodes.ErrEvidence):
-		return refused(err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", fault.Unavailable, err)
-	case joined:
-		where := "elsewhere"
-		if d.cfg.Instances.ServedAt(id, c.Remote) {
-			where = "there"
-		}
-		return d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
-	case w.Own != nil:
-		d.cfg.Vouched(c.Conn)
-		return d.cfg.Known.Take(string(w.Own), w.Units)
-	case d.cfg.Strangers.Take(conns.Source(c.Remote).String(), w.Units) != nil:
-		return fault.Limit
-	}
-	return nil
-}
-
 // refused is the refusal of evidence as its host may see it: what it says may
 // quote what the host sent.
 func refused(err error) error { return fault.New(fault.Denied, "%s", plain.Text(err.Error())) }
 
 // agent is the id of the agent that the caller is, or is from now on.
-func (d *Desk) agent(ctx context.Context, c Caller, req *api.AttestRequest) (string, error) {
+func (d *Desk) agent(ctx context.Context, c Caller, req *api.AttestRequest, stranger bool) (string, error) {
 	if nodes.Method(req) == "" {
 		return d.known(ctx, c, req)
 	}
-	now := d.cfg.Clock()
-	node, err := d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, now)
+	node, err := d.verify(ctx, c, req, stranger)
 	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
 		return "", refused(err)
 	}

@@ -32,7 +32,9 @@ type table struct {
 	node   nodes.Node
 	err    error // of evidence
 	csr    error
-	empty  string // the bucket that has nothing left
+	empty  []string        // the buckets that have nothing left
+	late   bool            // no turn comes
+	ctx    context.Context //nolint:containedctx // of the next call, where it is set
 	served netip.Addr
 	admit  error
 	enrol  error
@@ -47,7 +49,7 @@ func newTable(t *testing.T) *table {
 	w.roster = roster.New(roster.Config{Store: rows{w}, Place: func([]string) string { return "" }, Principal: nodes.Principal, Takes: nodes.Config{}.Takes})
 	w.Desk = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.example"), Evidence: evidence{w}, Agents: w.roster, Stored: w, Instances: w, SVIDs: w,
-		Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
+		First: bucket{w, "first"}, Lanes: lane{w}, Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
 		Group: func(n nodes.Node) (string, error) { return n.Group, nil }, Roots: func() []byte { return []byte("roots") },
 		Vouched: func(net.Addr) { w.note("vouched") },
 		Audit:   func(_ context.Context, actor, action, _ string) { w.note("audit %s of %s", action, actor) },
@@ -122,10 +124,20 @@ type bucket struct {
 
 func (b bucket) Take(key string, n int) error {
 	b.note("%s pay %d of %s", b.name, n, key)
-	if key == b.empty {
+	if slices.Contains(b.empty, key) {
 		return fault.Later(time.Second)
 	}
 	return nil
+}
+
+type lane struct{ *table }
+
+func (l lane) Enter(owner string, _ time.Duration) func(bool) {
+	l.note("turn of %s", owner)
+	if l.late {
+		return nil
+	}
+	return func(bool) { l.note("its turn is over") }
 }
 
 // host is at an address and has a key, which is its instance too.
@@ -136,7 +148,11 @@ func (w *table) attest(key string, evidence bool) (id string, err error) {
 	if evidence {
 		req.Evidence = &api.AttestRequest_JoinToken{JoinToken: "x"}
 	}
-	resp, err := w.Attest(w.t.Context(), Caller{Conn: &net.TCPAddr{}, Remote: netip.MustParseAddr("192.0.2.1"), HostKey: []byte(key), Instance: "run-" + key}, req)
+	ctx := w.t.Context()
+	if w.ctx != nil {
+		ctx = w.ctx
+	}
+	resp, err := w.Attest(ctx, Caller{Conn: &net.TCPAddr{}, Remote: netip.MustParseAddr("192.0.2.1"), HostKey: []byte(key), Instance: "run-" + key}, req)
 	if err == nil && (string(resp.GetChain()[0]) != "spiffe://mesh.example/signet/agent/"+resp.GetAgentId() || string(resp.GetSignedRootSet()) != "roots") {
 		w.t.Errorf("it is answered %v", resp)
 	}
@@ -156,7 +172,7 @@ func TestAHostIsEnrolledAfterItsEvidenceWasPaidForAndVerified(t *testing.T) {
 	if err != nil || !strings.HasPrefix(id, "web-") {
 		t.Fatalf("%q, %v", id, err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32", "verify on key", "vouched", "enrol", "joined as run-key", "audit attest of agent "+id, "issue")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over", "vouched", "enrol", "joined as run-key", "audit attest of agent "+id, "issue")
 }
 
 func TestARequestWithoutAChanceUsesNothingUp(t *testing.T) {
@@ -165,21 +181,52 @@ func TestARequestWithoutAChanceUsesNothingUp(t *testing.T) {
 	if _, err := w.attest("key", true); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32")
+	w.wants("first pay 1 of :0key")
 }
 
 func TestEvidenceThatIsNotPaidForIsNotVerified(t *testing.T) {
 	w := newTable(t)
-	w.empty = "192.0.2.1/32"
+	w.empty = []string{":0key", "192.0.2.1/32"}
 	if _, err := w.attest("key", true); !errors.Is(err, fault.Limit) {
 		t.Error(err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32")
+	w.wants("first pay 1 of :0key", "strangers pay 2 of 192.0.2.1/32")
+	w.empty = []string{":0key"}
+	if _, err := w.attest("key", true); err != nil {
+		t.Errorf("another one on its connection: %v", err)
+	}
+	w.empty = []string{"192.0.2.1/32"} // by others at the host's address
+	if _, err := w.attest("more", true); err != nil {
+		t.Errorf("the first on a connection: %v", err)
+	}
+}
+
+// What may be rubbish is verified in its turn, and not for a connection that is gone.
+func TestWhatAStrangerShowsIsVerifiedInItsTurn(t *testing.T) {
+	w := newTable(t)
+	w.late = true
+	if _, err := w.attest("key", true); !errors.Is(err, fault.Limit) {
+		t.Error(err)
+	}
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32")
+	w.late = false
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.ctx = gone
+	if _, err := w.attest("key", true); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "its turn is over")
+	w.ctx = nil
+	w.weight.Own = []byte("hash of its token")
+	if _, err := w.attest("key", true); err != nil || slices.Contains(w.did, "turn of 192.0.2.1/32") {
+		t.Errorf("with a good token: %v, %v", err, w.did)
+	}
 }
 
 func TestEachPaysFromTheBucketThatNobodyElseCanEmpty(t *testing.T) {
 	w := newTable(t)
-	w.empty = "192.0.2.1/32" // by strangers at the host's address
+	w.empty = []string{"192.0.2.1/32"} // by strangers at the host's address
 	w.weight.Own = []byte("hash of its token")
 	if _, err := w.attest("key", true); err != nil {
 		t.Errorf("by a good token: %v", err)
@@ -202,13 +249,13 @@ func TestAHostThatDoesNotJoinLeavesNothingBehind(t *testing.T) {
 	if _, err := w.attest("key", true); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32", "verify on key", "vouched", "enrol")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over", "vouched", "enrol")
 	w.err = fmt.Errorf("%w: %s", nodes.ErrEvidence, "a \x1b[31mlie")
 	_, err := w.attest("key", true)
 	if !errors.Is(err, fault.Denied) || strings.ContainsRune(err.Error(), '\x1b') {
 		t.Errorf("err = %q", err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32", "verify on key")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over")
 }
 
 // Evidence that can be given again is a host's, whatever its host key.
@@ -223,7 +270,7 @@ func TestEvidenceThatWasGivenBeforeIsTheSameAgentAlsoWhenItIsBanned(t *testing.T
 	if err != nil || again != first {
 		t.Errorf("agent %q is %q now: %v", first, again, err)
 	}
-	w.wants("strangers pay 2 of 192.0.2.1/32", "verify on another key", "vouched", "admit run-another key", "enrol", "audit attest of agent "+first, "issue")
+	w.wants("first pay 1 of :0another key", "turn of 192.0.2.1/32", "verify on another key", "its turn is over", "vouched", "admit run-another key", "enrol", "audit attest of agent "+first, "issue")
 	w.admit = fault.New(fault.Conflict, "it is connected")
 	if _, err := w.attest("a copy's key", true); !errors.Is(err, fault.Conflict) || slices.Contains(w.did, "enrol") {
 		t.Errorf("while it is connected: %v, %v", w.did, err)

@@ -1,0 +1,84 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"signet.example/api"
+	"signet.example/attestation/nodes"
+	"signet.example/server/conns"
+	"signet.example/server/fault"
+)
+
+// Limits is how much verifying each may ask for.
+type Limits interface {
+	// Take takes so much of what key has left, or nothing and returns an error for the
+	// caller: fault.Limit, which may say when there is enough.
+	Take(key string, n int) error
+}
+
+// Lanes are where what may be rubbish is verified: of one owner one at a time, so that whoever
+// sends much of it takes a part of one processor, and others of the same owner wait for no more
+// than their turn.
+type Lanes interface {
+	// Enter waits for the owner's turn, for so long at most, and returns how to end it; nil where
+	// it did not come.
+	Enter(owner string, within time.Duration) (leave func(over bool))
+}
+
+// inLane is how long a stranger waits for its turn; it has no longer for its connection.
+const inLane = 5 * time.Second
+
+// pay takes the attestation of a caller out of a bucket, before anything of
+// its evidence is verified. One that joined is known by the key that its handshake
+// proved, one that may join by its token: each has a bucket that nobody else can empty,
+// so that whoever shares its address cannot keep it out. Nor can a copy of its folder
+// from another address, which has the key: where the agent was let in last it has a
+// bucket, and everywhere else the other.
+//
+// What a stranger shows may be good or rubbish, and nothing tells which before it is verified.
+// So the first on each connection is paid for by the handshake, which cost as much: who sends
+// rubbish from an address takes nothing from others there.
+func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (stranger bool, err error) {
+	id, joined := d.cfg.Agents.OfKey(c.HostKey)
+	w, err := d.cfg.Evidence.Weigh(ctx, req, d.cfg.Clock())
+	switch {
+	case errors.Is(err, nodes.ErrEvidence):
+		return false, refused(err)
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", fault.Unavailable, err)
+	case joined:
+		where := "elsewhere"
+		if d.cfg.Instances.ServedAt(id, c.Remote) {
+			where = "there"
+		}
+		return false, d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
+	case w.Own != nil:
+		d.cfg.Vouched(c.Conn)
+		return false, d.cfg.Known.Take(string(w.Own), w.Units)
+	case d.cfg.First.Take(c.Conn.String()+string(c.HostKey), 1) == nil:
+	case d.cfg.Strangers.Take(c.source(), w.Units) != nil:
+		return true, fault.Limit
+	}
+	return true, nil
+}
+
+// source is where a caller comes from.
+func (c Caller) source() string { return conns.Source(c.Remote).String() }
+
+// verify checks a host's evidence; a stranger's in its turn.
+func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, stranger bool) (nodes.Node, error) {
+	if stranger {
+		leave := d.cfg.Lanes.Enter(c.source(), inLane)
+		if leave == nil {
+			return nodes.Node{}, fault.Limit
+		}
+		defer leave(false)
+	}
+	if err := ctx.Err(); err != nil { // its connection gave way meanwhile
+		return nodes.Node{}, err
+	}
+	return d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, d.cfg.Clock())
+}
