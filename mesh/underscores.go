@@ -81,26 +81,34 @@ func lowered(names []string) []string {
 }
 
 // notPassed is why a mesh cannot pass a header on, "" if it can: applications that read _ as -
-// would take it for one that proxies set, or take away.
+// would take it for one that proxies set, or take away, or that a load balancer vouches for.
 func notPassed(name string) string {
 	other := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-	if !strings.Contains(name, "_") {
+	switch {
+	case !strings.Contains(name, "_"):
 		return "has no underscore: it passes, or is taken away, as any other"
-	}
-	for _, prefix := range []string{"x-envoy-", proxy.HeaderPrefix, "x-forwarded-"} {
-		if strings.HasPrefix(other, prefix) {
-			return "many applications read it as " + other + ", of which callers write none"
-		}
-	}
-	for _, w := range proxy.WithheldHeaders() {
-		if slices.Contains(w.Headers, other) {
-			return "many applications read it as " + other + ", of which callers write none"
-		}
-	}
-	if slices.Contains(framing, other) {
+	case strings.Contains(name, "%"): // its proxies tell the agent by a text that Envoy expands
+		return "has a %, which is an operator's to Envoy"
+	case slices.ContainsFunc(vouched(), func(begins string) bool { return strings.HasPrefix(other, begins) }), slices.Contains(proxysOwn(), other):
+		return "many applications read it as " + other + ", of which callers write none"
+	case slices.Contains(framing, other):
 		return "some read it as " + other + ", and others do not: they would see two requests in one"
 	}
 	return ""
+}
+
+// vouched begin the names of headers that proxies or load balancers set.
+func vouched() []string {
+	return append(proxy.UserHeaders(), "x-envoy-", proxy.HeaderPrefix, "x-forwarded-", "x-amzn-")
+}
+
+// proxysOwn are the others that proxies set, or take away.
+func proxysOwn() []string {
+	names := []string{"x-request-id", proxy.HeaderByGateway}
+	for _, w := range proxy.WithheldHeaders() {
+		names = append(names, w.Headers...)
+	}
+	return names
 }
 
 // framing are headers by which a request's end is told.

@@ -2,10 +2,12 @@ package mesh_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"signet.example/mesh"
 	"signet.example/mesh/graphtest"
+	"signet.example/proxy"
 )
 
 const routedByHeaders = `apiVersion: appmesh.k8s.aws/v1beta2
@@ -63,6 +65,33 @@ func TestHeadersWithUnderscoresThatRoutesLookAtAreKnown(t *testing.T) {
 		}
 		if got := fmt.Sprint(g.HeadersWithUnderscores("m"), g.Unseen("m")); got != want {
 			t.Errorf("%q: %s, want %s", options, got, want)
+		}
+	}
+}
+
+// What proxies set or take away has no second spelling, and no name has a part that Envoy expands
+// where it tells the agent which ones pass.
+func TestNoHeaderThatIsVouchedForPassesInAnotherSpelling(t *testing.T) {
+	names := []string{"x-request-id", "x-amzn-trace-id", "x-amzn-oidc-identity", "x-envoy-peer-metadata", "x-forwarded-client-cert", proxy.HeaderByGateway, proxy.HeaderDecisionID, "a-%START-TIME%", "a-%"}
+	for _, begins := range proxy.UserHeaders() {
+		names = append(names, begins+"more")
+	}
+	for _, w := range proxy.WithheldHeaders() {
+		for _, name := range w.Headers {
+			if strings.Contains(name, "-") {
+				names = append(names, name)
+			}
+		}
+	}
+	for _, name := range names {
+		for _, other := range []string{strings.ReplaceAll(name, "-", "_"), strings.Replace(name, "-", "_", 1), strings.ToUpper(strings.ReplaceAll(name, "-", "_"))} {
+			docs, err := mesh.Split("m.yaml", []byte("apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [\""+other+"\"]}\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := mesh.Parse(docs[0]); err == nil || !strings.Contains(err.Error(), "of which callers write none") && !strings.Contains(err.Error(), "operator's to Envoy") {
+				t.Errorf("%s: %v", other, err)
+			}
 		}
 	}
 }
