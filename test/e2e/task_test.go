@@ -50,47 +50,53 @@ type task struct {
 func startTask(t *testing.T, w *meshtest.World, with image, name string, env ...string) *task {
 	t.Helper()
 	k := &task{t: t, image: with, dir: filepath.Join(w.Dir, name), ended: make(chan struct{})}
-	for dir, mode := range map[string]os.FileMode{"": 0o711, "data": 0o700, "run": 0o755} {
-		if err := errors.Join(os.MkdirAll(k.path(dir), 0o711), os.Chmod(k.path(dir), mode), os.Chown(k.path(dir), taskUser, taskUser)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	k.serve(name)
 	server, err := w.Addresses(w.ServerDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.out = k.path("out.log")
-	out, err := os.Create(k.out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = out.Close() }() // the task has its own
-	words := strings.Fields(parts.OnAnotherHost() + " unshare --pid --fork --kill-child --mount-proc" + asTaskUser)
-	k.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), words[0], append(words[1:], with.signet, "task")...)
-	k.cmd.Env = append([]string{
+	begun := time.Now()
+	k.start([]string{"task"}, append([]string{
 		"PATH=" + os.Getenv("PATH"), "SIGNET_SERVER=" + server.Agents, "SIGNET_TOKEN=" + w.Token(), "SIGNET_SOCKET_DIR=" + k.path("run"), "SIGNET_DATA_DIR=" + k.path("data"),
 		"SIGNET_ENVOY=" + with.envoy, "SIGNET_DRAIN_TIME=1s", "SIGNET_PROXY_MESH=test", "SIGNET_PROXY_VIRTUAL_NODE=web", "SIGNET_PROXY_CONCURRENCY=1",
-	}, env...)
-	k.cmd.Stdout, k.cmd.Stderr = out, out
-	begun := time.Now()
-	if err := k.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { k.err = k.cmd.Wait(); close(k.ended) }() // ends with the process, which is killed below
-	t.Cleanup(func() {
-		_ = k.cmd.Process.Kill() // --kill-child ends what is below
-		<-k.ended
-		if t.Failed() {
-			said := k.said()
-			t.Logf("the task said last:\n%s", said[max(0, len(said)-4000):])
-		}
-	})
+	}, env...))
 	if said, err := k.signet("agent", "health", "--socket-dir", k.path("run"), "--wait", "30s"); err != nil {
 		t.Fatalf("health: %v: %s", err, said)
 	}
 	t.Logf("%s is healthy after %s", name, time.Since(begun).Round(time.Millisecond))
 	return k
+}
+
+// start runs a command of the image as the container of the pair, with that environment.
+func (k *task) start(command, environ []string) {
+	k.t.Helper()
+	for dir, mode := range map[string]os.FileMode{"": 0o711, "data": 0o700, "run": 0o755} {
+		if err := errors.Join(os.MkdirAll(k.path(dir), 0o711), os.Chmod(k.path(dir), mode), os.Chown(k.path(dir), taskUser, taskUser)); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	k.out = k.path("out.log")
+	out, err := os.Create(k.out)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }() // the task has its own
+	words := strings.Fields(parts.OnAnotherHost() + " unshare --pid --fork --kill-child --mount-proc" + asTaskUser)
+	k.cmd = exec.CommandContext(context.WithoutCancel(k.t.Context()), words[0], append(append(words[1:], k.image.signet), command...)...)
+	k.cmd.Env = environ
+	k.cmd.Stdout, k.cmd.Stderr = out, out
+	if err := k.cmd.Start(); err != nil {
+		k.t.Fatal(err)
+	}
+	go func() { k.err = k.cmd.Wait(); close(k.ended) }() // ends with the process, which is killed below
+	k.t.Cleanup(func() {
+		_ = k.cmd.Process.Kill() // --kill-child ends what is below
+		<-k.ended
+		if k.t.Failed() {
+			said := k.said()
+			k.t.Logf("the task said last:\n%s", said[max(0, len(said)-4000):])
+		}
+	})
 }
 
 var asTaskUser = fmt.Sprintf(" setpriv --reuid=%d --regid=%d --clear-groups", taskUser, taskUser)

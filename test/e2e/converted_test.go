@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"signet.example/ecs"
+	"signet.example/test/meshtest"
+	"signet.example/test/parts"
+)
+
+// definition is what this test reads of a task definition.
+type definition struct {
+	ContainerDefinitions []container `json:"containerDefinitions"`
+}
+
+type container struct {
+	Name        string
+	Command     []string
+	StopTimeout int `json:"stopTimeout"`
+	Environment []struct{ Name, Value string }
+	HealthCheck struct{ Command []string } `json:"healthCheck"`
+}
+
+func (d definition) container(t *testing.T, name string) container {
+	t.Helper()
+	i := slices.IndexFunc(d.ContainerDefinitions, func(c container) bool { return c.Name == name })
+	if i < 0 {
+		t.Fatalf("no container %s", name)
+	}
+	return d.ContainerDefinitions[i]
+}
+
+// environ is what its environment has, and what the platform or the test gives it beside that.
+func (c container) environ(beside map[string]string) []string {
+	var all []string
+	for _, e := range c.Environment {
+		all = append(all, e.Name+"="+e.Value)
+	}
+	for name, value := range beside {
+		all = append(all, name+"="+value)
+	}
+	return all
+}
+
+// relay has what listens at a loopback address of this host listen there on the other host, too.
+func relay(t *testing.T, address string) {
+	t.Helper()
+	var l net.Listener
+	parts.FromAnotherHost(t, func() {
+		var err error
+		if l, err = net.Listen("tcp", address); err != nil {
+			t.Error(err)
+		}
+	})
+	if l == nil {
+		t.FailNow()
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() { // ends by Close
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with either end
+				defer func() { _ = from.Close() }()
+				to, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "tcp", address)
+				if err != nil {
+					return
+				}
+				defer func() { _ = to.Close() }()
+				go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
+				_, _ = io.Copy(from, to)
+			}()
+		}
+	}()
+}
+
+// A definition of App Mesh's is converted, its objects are applied, and its containers are run as
+// they stand there: the task joins by its role, is healthy, serves and calls out, and is stopped in
+// the order of ECS under load without a failed request.
+func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	if out, err := exec.CommandContext(t.Context(), "ip", "addr", "add", frontHost+"/24", "dev", "wire").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	aws := parts.NewSTS(t, "123456789012")
+	relay(t, strings.TrimPrefix(aws.URL(), "http://"))
+	role := aws.ARN("orders-task")
+	w := meshtest.Start(t, meshtest.Options{
+		Listen: parts.ThisHost + ":0", Nodes: []string{"front", "web"}, Binds: map[string]string{"web": parts.ThisHost, "front": frontHost}, NoAgent: true,
+		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + role + "\"]}]}}\n",
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "web"), meshtest.VirtualNode("web", meshtest.Strict("test.example", "web"), "front"),
+			meshtest.ServiceOfNode("web", "web"), meshtest.ServiceOfNode("front", "front")),
+	})
+	w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {addresses: [\"10.231.0.0/24\"]}\n")
+	w.StartAgent()
+	w.AwaitProxies()
+
+	text, err := os.ReadFile("../../ecs/testdata/orders.json")
+	root, err2 := os.ReadFile(filepath.Join(w.ServerDir(), "ca", "root.crt"))
+	server, err3 := w.Addresses(w.ServerDir())
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	made, err := ecs.Convert("orders.json", strings.Replace(string(text), "mesh/shop/virtualNode/orders", "mesh/test/virtualNode/web", 1),
+		ecs.Options{Server: server.Agents, Image: "signet-agent", Root: string(root)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d definition
+	if err := json.Unmarshal([]byte(made.Definition), &d); err != nil {
+		t.Fatal(err)
+	}
+	w.Apply(made.Objects)
+
+	proxy, app, stop := d.container(t, "envoy"), d.container(t, "app"), d.container(t, "signet-stop")
+	k := &task{t: t, image: image{w.Place(w.Program(), "signet-task"), w.PlaceEnvoy()}, dir: filepath.Join(w.Dir, "converted"), ended: make(chan struct{})}
+	k.serve("converted")
+	given := aws.Environment(role)
+	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
+		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy,
+		"SIGNET_JOIN_AWS_TASK_ENDPOINT": aws.URL(), "SIGNET_DRAIN_TIME": "1s",
+	})
+	k.start(proxy.Command, proxy.environ(given))
+	eventually(t, 30*time.Second, "its health check succeeds", func() bool {
+		_, err := k.signet(append(slices.Clone(proxy.HealthCheck.Command[2:]), "--socket-dir", k.path("run"))...)
+		return err == nil
+	})
+	page := "http://" + meshtest.HostOf("web") + "/"
+	eventually(t, 20*time.Second, "the task answers", func() bool { return w.Get("front", page).Seen.Service == "converted" })
+	for _, e := range app.Environment {
+		if to, err := url.Parse(e.Value); e.Name == "http_proxy" && err == nil {
+			k.caller.Transport.(*http.Transport).Proxy = http.ProxyURL(to)
+		}
+	}
+	eventually(t, 20*time.Second, "its application calls out", func() bool {
+		resp, err := k.caller.Get("http://" + meshtest.HostOf("front") + "/")
+		if err == nil {
+			_ = resp.Body.Close() // the status was wanted
+		}
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
+
+	words := strings.Fields(parts.OnAnotherHost() + asTaskUser)
+	first := exec.CommandContext(t.Context(), words[0], append(append(words[1:], k.image.signet), append(stop.Command, "--socket-dir", k.path("run"))...)...)
+	out, err := first.StdoutPipe()
+	if err == nil {
+		err = first.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := w.StartLoad("front", page, 100)
+	eventually(t, 20*time.Second, "it waits for SIGTERM", func() bool { return catches(first.Process.Pid, syscall.SIGTERM) })
+	time.Sleep(time.Second) // under load
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(out)
+	if err := first.Wait(); err != nil {
+		t.Errorf("signet-stop: %v: %s", err, said)
+	}
+	k.shutDown()
+	if code := k.end(30 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if r := load.Stop(); r.Failed > 0 || r.Sent < 100 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// catches reports whether a process has a handler for a signal.
+func catches(pid int, s syscall.Signal) bool {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		var mask uint64
+		if n, _ := fmt.Sscanf(line, "SigCgt:\t%x", &mask); n == 1 {
+			return mask&(1<<(uint(s)-1)) != 0
+		}
+	}
+	return false
+}
