@@ -80,7 +80,7 @@ type Config struct {
 	// Proxies that the agent starts and supervises.
 	Proxies []Proxy `yaml:"proxies"`
 	// AppMesh is where an Envoy is that App Mesh's own agent starts: its bootstrap does not say.
-	AppMesh proxy.AppMesh `yaml:"app_mesh"`
+	AppMesh proxy.Where `yaml:"app_mesh"`
 
 	// LogLevel is debug, info, warn or error; the flag and the environment win.
 	LogLevel string `yaml:"log_level"`

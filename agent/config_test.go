@@ -120,11 +120,11 @@ func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
 }
 
 func TestWhereAnAppMeshEnvoyIsIsSaidForAHostAlone(t *testing.T) {
-	good := proxy.AppMesh{Bind: "192.0.2.7", App: "127.0.0.2", Egress: "127.0.0.2:15001"}
+	good := proxy.Where{Bind: "192.0.2.7", App: "127.0.0.2", Egress: "127.0.0.2:15001"}
 	if err := (Config{Server: "mesh:8443", AppMesh: good}).Validate(); err != nil {
 		t.Error(err)
 	}
-	if err := (Config{Server: "mesh:8443", AppMesh: proxy.AppMesh{App: "localhost"}}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: app: want an IP address") {
+	if err := (Config{Server: "mesh:8443", AppMesh: proxy.Where{App: "localhost"}}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: app: want an IP address") {
 		t.Error(err)
 	}
 	if err := (Config{Mode: ModeTask, Server: "mesh:8443", AppMesh: good}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: is for mode: host") {

@@ -34,9 +34,9 @@ func OfAppMesh(metadata *structpb.Struct) bool {
 	return false
 }
 
-// AppMesh is where an Envoy is that App Mesh's own agent starts, as the operator of its host has
-// it, who may leave out what has a default.
-type AppMesh struct {
+// Where is where an Envoy is whose bootstrap does not say it, as an operator has it, who may leave
+// out what has a default.
+type Where struct {
 	// Bind is the IP address of the listeners; by default the one of the task's interfaces.
 	Bind string `yaml:"bind"`
 	// App is where the application listens, as [ParsePlace] reads it; by default 127.0.0.1.
@@ -51,12 +51,12 @@ type AppMesh struct {
 const example = "192.0.2.1"
 
 // Given reports whether the operator says anything.
-func (a AppMesh) Given() bool { return a != AppMesh{} }
+func (w Where) Given() bool { return w != Where{} }
 
 // Validate refuses what no Envoy could be at.
-func (a AppMesh) Validate() error {
-	a.Bind = cmp.Or(a.Bind, example)
-	s, err := a.Shape(nil)
+func (w Where) Validate() error {
+	w.Bind = cmp.Or(w.Bind, example)
+	s, err := w.Shape(nil)
 	if err != nil {
 		return err
 	}
@@ -64,20 +64,20 @@ func (a AppMesh) Validate() error {
 }
 
 // Shape is that of a node with this metadata, to be validated.
-func (a AppMesh) Shape(metadata *structpb.Struct) (Shape, error) {
-	s := Shape{Bind: a.Bind, App: cmp.Or(a.App, "127.0.0.1")}
+func (w Where) Shape(metadata *structpb.Struct) (Shape, error) {
+	s := Shape{Bind: w.Bind, App: cmp.Or(w.App, "127.0.0.1")}
 	if s.Bind == "" {
 		var err error
 		if s.Bind, err = taskAddress(metadata.GetFields()[appMeshInterfaces].GetStructValue()); err != nil {
 			return Shape{}, fmt.Errorf("%s: %w: app_mesh.bind in the file of Signet's agent says which address the listeners have", appMeshInterfaces, err)
 		}
 	}
-	if a.Egress == "" && a.EgressMode == "" {
+	if w.Egress == "" && w.EgressMode == "" {
 		s.Egress = EgressPort(s.Bind, DefaultEgressPort)
 		return s, nil
 	}
 	var err error
-	if s.Egress, err = ParseEgress(a.Egress, a.EgressMode); err != nil {
+	if s.Egress, err = ParseEgress(w.Egress, w.EgressMode); err != nil {
 		return Shape{}, fmt.Errorf("egress: %w", err)
 	}
 	return s, nil

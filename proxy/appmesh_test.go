@@ -32,7 +32,7 @@ func TestTheAddressOfAnAppMeshEnvoyIsTheOneThatItsTaskHas(t *testing.T) {
 		"192.0.2.8":   {v4: of{"eth0": ips("169.254.172.2/22"), "eth1": ips("192.0.2.8/24"), "lo": ips("127.0.0.1/8")}},
 		"2001:db8::7": {v4: of{"eth0": ips("169.254.172.2/22")}, v6: of{"eth1": ips("fe80::1/64", "2001:db8::7/64")}},
 	} {
-		s, err := proxy.AppMesh{}.Shape(interfaces(t, row.v4, row.v6))
+		s, err := proxy.Where{}.Shape(interfaces(t, row.v4, row.v6))
 		if err != nil || s.Bind != name || s.App != "127.0.0.1" || s.Egress.String() != "127.0.0.1:15001" {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
@@ -43,11 +43,11 @@ func TestTheAddressOfAnAppMeshEnvoyIsTheOneThatItsTaskHas(t *testing.T) {
 		`"x" of "eth0" is not an address`:             {v4: of{"eth0": ips("x")}},
 		"app_mesh.bind in the file of Signet's agent": {v4: of{"lo": ips("127.0.0.1/8")}},
 	} {
-		if s, err := (proxy.AppMesh{}).Shape(interfaces(t, row.v4, row.v6)); err == nil || !strings.Contains(err.Error(), want) {
+		if s, err := (proxy.Where{}).Shape(interfaces(t, row.v4, row.v6)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %s: %+v, %v", want, s, err)
 		}
 	}
-	said := proxy.AppMesh{Bind: "192.0.2.9", App: "127.0.0.2", Egress: "127.0.0.1:15009"}
+	said := proxy.Where{Bind: "192.0.2.9", App: "127.0.0.2", Egress: "127.0.0.1:15009"}
 	if s, err := said.Shape(interfaces(t, of{"eth0": ips("192.0.2.7/24", "192.0.2.8/24")}, nil)); err != nil || s.Bind != "192.0.2.9" || s.App != "127.0.0.2" || s.Egress.String() != "127.0.0.1:15009" {
 		t.Errorf("what the operator says: %+v, %v", s, err)
 	}
@@ -67,12 +67,12 @@ func TestAnAppMeshEnvoyIsKnownByItsMetadata(t *testing.T) {
 }
 
 func TestAPlaceWhereNoAppMeshEnvoyCouldBeIsRefused(t *testing.T) {
-	for _, a := range []proxy.AppMesh{{}, {App: "127.0.0.2"}, {Bind: "192.0.2.7", Egress: "unix:/run/out/egress.sock", EgressMode: "0600"}} {
+	for _, a := range []proxy.Where{{}, {App: "127.0.0.2"}, {Bind: "192.0.2.7", Egress: "unix:/run/out/egress.sock", EgressMode: "0600"}} {
 		if err := a.Validate(); err != nil {
 			t.Errorf("%+v: %v", a, err)
 		}
 	}
-	for want, a := range map[string]proxy.AppMesh{
+	for want, a := range map[string]proxy.Where{
 		"bind: want an IP address":            {Bind: "eth0"},
 		"app: 192.0.2.7 is bind, too":         {Bind: "192.0.2.7", App: "192.0.2.7"},
 		"app: want an IP address":             {App: "localhost"},

@@ -87,11 +87,16 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32, heap uint64) ([]byte
 // limitListener bounds the connections of one listener, those included on which nobody
 // has said anything. Above it, Envoy closes what comes.
 func limitListener(name string, most int64) (*bootstrapv3.LayeredRuntime, error) {
-	limits, err := structpb.NewStruct(map[string]any{"envoy.resource_limits.listener." + name + ".connection_limit": most})
+	limits, err := structpb.NewStruct(map[string]any{limitOf(name): most})
 	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 		{Name: "limits", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: limits}},
 		{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}}, // as where no layers are named
 	}}, err
+}
+
+// limitOf is the key of the runtime that bounds a listener's connections.
+func limitOf(listener string) string {
+	return "envoy.resource_limits.listener." + listener + ".connection_limit"
 }
 
 func pipe(path string, mode uint32) *corev3.Address {

@@ -80,7 +80,7 @@ type Config struct {
 	// Given is what no proxy says of itself: who decides for it, and where it may log.
 	Given proxy.Shape
 	// AppMesh is where an Envoy is that App Mesh's own agent started.
-	AppMesh proxy.AppMesh
+	AppMesh proxy.Where
 	// Drain is as ads.Server.Drain.
 	Drain time.Duration
 	// CheckApp looks at the folder of an application on sockets.

@@ -12,7 +12,7 @@ import (
 // with what is not its own to say from ours. What the server would refuse is
 // refused here: its refusal would reach the log and not the proxy. One that App Mesh's own
 // agent started declares nothing, and is at what the operator of this host says.
-func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape, at proxy.AppMesh) (proxy.Shape, error) {
+func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape, at proxy.Where) (proxy.Shape, error) {
 	settle := func(s *proxy.Shape) {
 		s.Suit(ref)
 		if s.EnvoyVersion == "" {

@@ -114,18 +114,18 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{})
+	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.Where{})
 	if err != nil || s.AuthzSocket != "/run/signet/authz.sock" || s.Egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := foreignShape(&corev3.Node{}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{}); err == nil {
+	if _, err := foreignShape(&corev3.Node{}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.Where{}); err == nil {
 		t.Error("a node without a shape was accepted")
 	}
 }
 
 func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
 	ours := proxy.Shape{Bind: "10.0.0.1", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"}
-	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{})
+	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.Where{})
 	if err != nil || got != ours {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -150,7 +150,7 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
+		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.Where{}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}
@@ -183,7 +183,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return foreignShape(&corev3.Node{Metadata: s}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.AppMesh{})
+		return foreignShape(&corev3.Node{Metadata: s}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}, proxy.Where{})
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
 	if err != nil || s.Egress.String() != "127.0.0.1:15002" {
@@ -198,7 +198,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 // An Envoy of somebody's own cannot widen what the operator gave.
 func TestAForeignProxyNamesNoFolderForItsAccessLogs(t *testing.T) {
 	own := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AccessLogDir: "/etc"}
-	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"}, proxy.AppMesh{})
+	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"}, proxy.Where{})
 	if err != nil || s.AccessLogDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -214,7 +214,7 @@ func TestAnAppMeshEnvoyIsWhereTheOperatorOfItsHostSaysAndNoOlderThanOthers(t *te
 			UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: minor}},
 		}}
 	}
-	ours, at := proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.AppMesh{Bind: "192.0.2.7"}
+	ours, at := proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}, proxy.Where{Bind: "192.0.2.7"}
 	s, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, at)
 	if err != nil || s.Bind != "192.0.2.7" || s.App != "127.0.0.1" || s.EnvoyVersion != "1.40.0" || s.AuthzSocket != "/a" {
 		t.Errorf("%+v, %v", s, err)
@@ -225,10 +225,10 @@ func TestAnAppMeshEnvoyIsWhereTheOperatorOfItsHostSaysAndNoOlderThanOthers(t *te
 	if _, err := foreignShape(node(34), proxy.Node("shop", "web"), ours, at); !errors.Is(err, proxy.ErrOldEnvoy) {
 		t.Errorf("an old one: %v", err)
 	}
-	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.AppMesh{}); err == nil || !strings.Contains(err.Error(), "app_mesh.bind") {
+	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.Where{}); err == nil || !strings.Contains(err.Error(), "app_mesh.bind") {
 		t.Errorf("without an address: %v", err)
 	}
-	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.AppMesh{Bind: "192.0.2.7", App: "192.0.2.7"}); !errors.Is(err, proxy.ErrShape) {
+	if _, err := foreignShape(node(40), proxy.Node("shop", "web"), ours, proxy.Where{Bind: "192.0.2.7", App: "192.0.2.7"}); !errors.Is(err, proxy.ErrShape) {
 		t.Errorf("its own client: %v", err)
 	}
 }

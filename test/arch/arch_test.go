@@ -75,7 +75,7 @@ var imports = map[string][]string{
 	"server":            {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/cloudmap", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/roster", "server/groups", "server/access", "server/admin", "server/check", "server/departures", "server/drafts", "server/proxies", "server/refused", "server/views", "internal", "proxy", "xds/effect"},
 	"dev":               {"api"},
 	"ecs":               {"mesh", "internal", "agent/appmeshenv"},
-	"cmd":               {"ecs", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal"},
+	"cmd":               {"ecs", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
 	"agent/appmeshenv":  {},
 	"agent/local":       {"internal"},
 	"agent/svids":       {"identity", "internal"},
