@@ -199,6 +199,30 @@ func askedOf(ctx context.Context, ingress string) context.Context {
 	return asked(metadata.NewIncomingContext(ctx, metadata.Pairs(proxy.CallersKey, proxy.IngressCallers(ingress))))
 }
 
+// Two issuers of one load balancer, as two teams have it, differ in whom they take its token from.
+func TestATokenIsRememberedForWhoBringsIt(t *testing.T) {
+	k := alb.NewKey(t)
+	mine, theirs := albIssuer(t, k), albIssuer(t, k)
+	theirs.Name, theirs.ALB = "theirs", &jwt.ALB{Signers: mine.ALB.Signers, KeysURL: mine.ALB.KeysURL, Ingress: []string{"other"}, Callers: []string{other}}
+	f := newFixtureWith(t, albRego, func(_ *authz.Options, c *authz.Config) { c.Issuers = []authz.Issuer{mine, theirs} })
+	ana := signed(t, k, "ana")
+	for range 2 {
+		for _, who := range []string{web, other} {
+			if _, r := f.ask(t, f.question("POST", "/orders", who, header(ana))); !r.Allowed || r.Token.Subject != "ana" {
+				t.Errorf("passed on by %s: %+v", who, r)
+			}
+		}
+		for _, at := range []string{"alb", "other"} {
+			if _, r := f.behind(t.Context(), at, f.question("POST", "/orders", "", header(ana))); !r.Allowed {
+				t.Errorf("from ingress %s: %+v", at, r)
+			}
+		}
+		if _, r := f.behind(t.Context(), "third", f.question("POST", "/orders", "", header(ana))); r.Allowed {
+			t.Errorf("from an ingress that neither names: %+v", r)
+		}
+	}
+}
+
 // userRego allows by what a load balancer says without a signature, and has a header of its own
 // of such a name.
 const userRego = `package signet.authz.orders

@@ -45,7 +45,7 @@ func (s *Server) Remembered() int {
 func RememberAfter(n, size int) int {
 	v, _ := newVerifier(nil)
 	for i := range n {
-		v.remember(jwt.Digest{byte(i), byte(i >> 8), byte(i >> 16)}, &token{verified: &jwt.Token{Size: size}})
+		v.remember(known{digest: jwt.Digest{byte(i), byte(i >> 8), byte(i >> 16)}}, &token{verified: &jwt.Token{Size: size}})
 	}
 	return len(v.newer) + len(v.older)
 }

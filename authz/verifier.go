@@ -25,6 +25,20 @@ type token struct {
 	claims   *policy.Claims
 }
 
+// known is what a token is remembered by: a load balancer's also by who brings it, since of two
+// issuers with its signer each takes it from callers of its own.
+type known struct {
+	digest jwt.Digest
+	from   jwt.From
+}
+
+func (b brought) known(c jwt.Compact) known {
+	if b.alb {
+		return known{c.Digest(), b.from}
+	}
+	return known{digest: c.Digest()}
+}
+
 // verifier verifies tokens of a fixed set of issuers. Keys that go take their
 // verifier, and so every token remembered under them, along.
 type verifier struct {
@@ -32,14 +46,14 @@ type verifier struct {
 	issuers    jwt.Issuers
 
 	mu         sync.Mutex // guards what follows
-	newer      map[jwt.Digest]*token
-	older      map[jwt.Digest]*token
+	newer      map[known]*token
+	older      map[known]*token
 	newerBytes int
 }
 
 func newVerifier(configured []Issuer) (*verifier, []error) {
 	issuers, problems := jwt.NewIssuers(configured)
-	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[jwt.Digest]*token{}}, problems
+	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[known]*token{}}, problems
 }
 
 // same reports whether the verifier already is that of these issuers, so that a
@@ -57,20 +71,17 @@ func (v *verifier) verify(b brought, now time.Time) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := c.Digest()
-	t := v.lookup(d)
+	k := b.known(c)
+	t := v.lookup(k)
 	if t == nil {
 		if t, err = v.first(c, b); err != nil {
 			return t, err
 		}
 	}
-	if err := t.verified.CheckFrom(b.from); err != nil {
-		return t, err
-	}
 	if err := t.verified.CheckTime(now); err != nil {
 		return t, err
 	}
-	v.remember(d, t)
+	v.remember(k, t)
 	return t, nil
 }
 
@@ -98,27 +109,27 @@ func (v *verifier) verified(c jwt.Compact, b brought) (*jwt.Token, error) {
 	return v.issuers.Verify(c)
 }
 
-func (v *verifier) lookup(d jwt.Digest) *token {
+func (v *verifier) lookup(k known) *token {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if t := v.newer[d]; t != nil {
+	if t := v.newer[k]; t != nil {
 		return t
 	}
-	return v.older[d]
+	return v.older[k]
 }
 
 // remember keeps a token that was good just now. One in use stays; an expired
 // one is never asked for again and goes with its generation.
-func (v *verifier) remember(d jwt.Digest, t *token) {
+func (v *verifier) remember(k known, t *token) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.newer[d] != nil {
+	if v.newer[k] != nil {
 		return
 	}
 	if len(v.newer) >= generationTokens || v.newerBytes >= generationBytes {
-		v.older, v.newer, v.newerBytes = v.newer, map[jwt.Digest]*token{}, 0
+		v.older, v.newer, v.newerBytes = v.newer, map[known]*token{}, 0
 	}
-	v.newer[d] = t
+	v.newer[k] = t
 	v.newerBytes += t.verified.Size
 }
 

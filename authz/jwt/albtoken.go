@@ -64,7 +64,8 @@ func (i Issuers) TakesALB(from From) bool {
 	return slices.ContainsFunc(i.albs, func(b *alb) bool { return b.takes(from) })
 }
 
-// VerifyALB is Verify of a load balancer's token that a caller brings.
+// VerifyALB is Verify of a load balancer's token that a caller brings: brought by another one, it
+// has to be verified again.
 func (i Issuers) VerifyALB(c Compact, from From) (*Token, error) {
 	header, err := headerMembers(c.header)
 	if err != nil {
@@ -100,7 +101,7 @@ func (i Issuers) VerifyALB(c Compact, from From) (*Token, error) {
 	if iss, ok := claims["iss"]; ok && iss != said["iss"] {
 		return nil, errTwoSaid
 	}
-	t := &Token{Issuer: said["iss"], KeyID: kid, Audience: []string{said["client"]}, Claims: claims, Size: len(c.payload), takes: of.takes}
+	t := &Token{Issuer: said["iss"], KeyID: kid, Audience: []string{said["client"]}, Claims: claims, Size: len(c.payload)}
 	for name, text := range said {
 		claims[name] = text // of who logged the user in, and which load balancer says so
 	}
@@ -126,15 +127,6 @@ func (t *Token) readALBTimes(header map[string]any) error {
 	}
 	if exp.Before(t.Expiry) {
 		t.Expiry = exp
-	}
-	return nil
-}
-
-// CheckFrom is what remains to be looked at on each use, by whom a token is brought: what is
-// read off a load balancer's requests is worth nothing to another caller.
-func (t *Token) CheckFrom(from From) error {
-	if t.takes != nil && !t.takes(from) {
-		return errFrom
 	}
 	return nil
 }

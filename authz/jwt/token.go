@@ -75,7 +75,6 @@ type Token struct {
 	Size int
 
 	notBefore time.Time
-	takes     func(From) bool // of a load balancer's
 }
 
 // Digest distinguishes tokens by what they are decoded to: their text is
