@@ -114,8 +114,8 @@ func runScript(t *testing.T, script string, path ...string) string {
 	go func() { done <- c.Wait() }()
 	select {
 	case err = <-done:
-	case <-time.After(90 * time.Second):
-		err = fmt.Errorf("not done after 90 s")
+	case <-time.After(3 * time.Minute):
+		err = fmt.Errorf("not done after 3 minutes")
 	}
 	endSession(c.Process.Pid)
 	text, readErr := os.ReadFile(out.Name())
