@@ -262,7 +262,7 @@ type shopCaller struct {
 // run calls until then, or until ctx ends. A call that fails is an error of the step in which it does; each that
 // does not is a byte more in a file of its own.
 func (c shopCaller) run(ctx context.Context) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 0))}
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dialer.DialContext}}
 	defer client.CloseIdleConnections()
 	done, err := os.Create(filepath.Join(c.dir, c.callee+".calls"))
