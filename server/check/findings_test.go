@@ -212,7 +212,8 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 			ofMesh("VirtualNode", "name: behind", "listeners: [{portMapping: {port: 8080, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]") +
 			"---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: behind}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]}\n")},
 		{"SIG038", "its routes look at color_header", sevWarning, stored(all + byUnderscore("shop", "web"))},
-		{"SIG039", "from ingress front, and no listener has one of this name", sevWarning, stored(all + behindALB + own("ALBIssuer", "login", byALB+"ingress: [alb, front]"))},
+		{"SIG039", "from ingress front, and no listener has one of this name: to the policy, who comes by that load balancer is no user", sevWarning, stored(all + behindALB + own("ALBIssuer", "login", byALB+"ingress: [alb, front]"))},
+		{"SIG039", "is a user only where one of its callers passes the token on", sevWarning, stored(all + behindALB + own("ALBIssuer", "login", byALB+"ingress: [alb, front], callers: [\"spiffe://test.example/shop/edge\"]"))},
 		{"SIG034", "are not used", sevWarning, func(l *Look) { l.Losing = map[string][]error{"login": {errors.New("it is weak")}} }},
 		{"SIG034", "are not used", sevInfo, func(l *Look) { l.Losing = map[string][]error{"login": {jwt.ErrOtherUse}} }},
 		{"SIG040", "nobody may call out", sevWarning, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody listens"})},

@@ -46,11 +46,19 @@ func (l Look) unmet() []*api.Finding {
 			if !known[name] {
 				list = append(list, finding(findNoIngress, sevWarning, kinds.ALBIssuer+" "+k.Name,
 					"name the ingress of the listener that the load balancer calls so (VirtualNodeOptions, VirtualGatewayOptions), or correct spec.ingress of the ALBIssuer; signet apply -f FILE",
-					"it takes tokens from ingress %s, and no listener has one of this name: who comes by that load balancer is no user to the policy", plain.Text(name)))
+					"it takes tokens from ingress %s, and no listener has one of this name: to the policy, who comes by that load balancer is %s", plain.Text(name), whoseUser(issuer.ALB)))
 			}
 		}
 	}
 	return list
+}
+
+// whoseUser is who comes by load balancers of which no listener takes tokens.
+func whoseUser(of *jwt.ALB) string {
+	if len(of.Callers) == 0 {
+		return "no user"
+	}
+	return "a user only where one of its callers passes the token on"
 }
 
 // ingressNames are those of all meshes, since an issuer is of none.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestAMeshIsObservedAndThenEnforced(t *testing.T) {
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"web", "shop", "store"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "shop", "store"), meshtest.VirtualNode("shop", ""), meshtest.VirtualNode("store", ""),
-			meshtest.ServiceOfNode("shop", "shop"), meshtest.ServiceOfNode("store", "store"), optionsManifest("MeshOptions", "test", "observe")),
+			meshtest.ServiceOfNode("shop", "shop"), meshtest.ServiceOfNode("store", "store"), strings.Replace(optionsManifest("MeshOptions", "test", "observe"), "observe}", "observe, envoyHeaders: suppress}", 1)),
 		Policy: map[string]string{"orders.rego": "package signet.authz\n\nallow contains \"reads\" if input.request.method == \"GET\"\nallow contains \"health\" if input.request.path == \"/health\"\n"},
 	})
 	shop, store := "http://"+meshtest.HostOf("shop"), "http://"+meshtest.HostOf("store")
@@ -63,7 +64,18 @@ func TestAMeshIsObservedAndThenEnforced(t *testing.T) {
 	if status := post(store + "/orders"); status != http.StatusOK {
 		t.Errorf("store is answered %d", status)
 	}
-	w.Apply(optionsManifest("MeshOptions", "test", "enforce"))
+	// What check says to run gives options that have all else as it was.
+	out, _ := w.CLI("check")
+	said := regexp.MustCompile(`\(signet (get meshoptions \S+ -o yaml)\)`).FindStringSubmatch(out)
+	if said == nil {
+		t.Fatalf("check has no command by which the options are seen:\n%s", out)
+	}
+	options, code := w.CLI(strings.Fields(said[1])...)
+	enforced := strings.Replace(options, "authorization: observe", "authorization: enforce", 1)
+	if code != 0 || enforced == options || !strings.Contains(options, "envoyHeaders: suppress") {
+		t.Fatalf("%s: exit %d\n%s", said[1], code, options)
+	}
+	w.Apply(enforced)
 	eventually(t, 10*time.Second, "store denies, too", func() bool { return post(store+"/orders") == http.StatusForbidden })
 	if out, _ := w.CLI("check"); strings.Contains(out, "SIG036") {
 		t.Errorf("check says that something is observed:\n%s", out)
