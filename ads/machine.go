@@ -16,7 +16,8 @@ const bound = 5 * time.Second
 
 // window is how many responses of one type may be unanswered. A client that
 // answers each before it reads the next would otherwise block, and with it the
-// stream, once transport buffers are full of thousands of answers.
+// stream, once transport buffers are full of thousands of answers; and of one that
+// reads and never answers each version that there was would be kept.
 const window = 64
 
 // maxResponse is where a delta response is cut, below the 4 MiB that gRPC
@@ -274,7 +275,7 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 			changed, removed, absent = ready, nil, nil
 		}
 	}
-	if t.delta && len(t.flight) >= window {
+	if len(t.flight) >= window {
 		m.out.more = true
 		return true // an answer will bring us back
 	}
