@@ -176,6 +176,7 @@ func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 		Restarts:     int32(s.Restarts), //nolint:gosec // a count
 		State:        s.State.Enum(),
 		Reason:       s.Reason,
+		Failing:      s.Failing,
 	}
 	if view != nil {
 		p.Ports = view.Ports()

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func TestWhoMayCallOutIsAskedOfTheShapeThatTheServerKnows(t *testing.T) {
 	reports := &reporter{
 		state: &watched.Value[*resources.Snapshot]{}, keeper: keeper, relay: r, authz: authz,
 		proxyStatus: func() []envoy.Status {
-			return []envoy.Status{{Proxy: ofTheFile, State: api.ProxyStatus_READY, Version: known.EnvoyVersion}}
+			return []envoy.Status{{Proxy: ofTheFile, State: api.ProxyStatus_READY, Version: known.EnvoyVersion, Failing: []uint32{8080}}}
 		},
 		speaker: func(sh proxy.Shape, uid uint32, as svids.Name) wayout.Speaker {
 			if sh != known || uid != ofTheFile.UID() || as.Entry != bound.GetName() {
@@ -94,7 +95,7 @@ func TestWhoMayCallOutIsAskedOfTheShapeThatTheServerKnows(t *testing.T) {
 		},
 	}
 	got := reports.Report().GetProxies()
-	if len(got) != 1 || got[0].GetSpeaker() != "user 1000" || got[0].GetEnvoyVersion() != known.EnvoyVersion {
+	if len(got) != 1 || !slices.Equal(got[0].GetFailing(), []uint32{8080}) || got[0].GetSpeaker() != "user 1000" || got[0].GetEnvoyVersion() != known.EnvoyVersion {
 		t.Errorf("reported: %v", got)
 	}
 }

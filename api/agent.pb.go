@@ -1809,6 +1809,9 @@ type ProxyStatus struct {
 	LeftOut []*ResourceStatus `protobuf:"bytes,31,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
+	// failing: those of its ports at which the application fails the listener's health check, which the proxy itself makes. It is
+	// unhealthy at these alone. Of a foreign proxy nobody knows.
+	Failing []uint32 `protobuf:"varint,33,rep,packed,name=failing,proto3" json:"failing,omitempty"`
 	// foreign: the agent did not start it. It is ready while its stream stands, and healthy while somebody of its user listens on its ports.
 	Foreign       bool `protobuf:"varint,32,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2002,6 +2005,13 @@ func (x *ProxyStatus) GetLeftOut() []*ResourceStatus {
 func (x *ProxyStatus) GetApplications() []string {
 	if x != nil {
 		return x.Applications
+	}
+	return nil
+}
+
+func (x *ProxyStatus) GetFailing() []uint32 {
+	if x != nil {
+		return x.Failing
 	}
 	return nil
 }
@@ -2361,7 +2371,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\b\x12\r\n" +
 	"\tTLS_FILES\x10\tB\a\n" +
-	"\x05_kind\"\xa8\n" +
+	"\x05_kind\"\xc2\n" +
 	"\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
@@ -2390,6 +2400,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05types\x18\x1e \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12:\n" +
 	"\bleft_out\x18\x1f \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\aleftOut\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\x12\x18\n" +
+	"\afailing\x18! \x03(\rR\afailing\x12\x18\n" +
 	"\aforeign\x18  \x01(\bR\aforeign\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +

@@ -55,7 +55,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		CircuitBreakers: b.clientPool(l),
 		// An endpoint that was removed is gone, even if it still answers probes.
 		IgnoreHealthOnHostRemoval: true,
-		HealthChecks:              healthChecks(e.node, l),
+		HealthChecks:              callersChecks(e.node, l),
 		OutlierDetection:          outliers(l.Outliers),
 	}
 	secured := b.secured(e, l, endpoints)
@@ -133,6 +133,7 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
 		TypedExtensionProtocolOptions: b.speaking(l.Protocol, &httpv3.HttpProtocolOptions{}),
 	}
+	addOwnChecks(c, b.node, l)
 	if l.Application != nil {
 		c.TransportSocket = b.toApplication(l)
 	}

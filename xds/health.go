@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -12,14 +13,34 @@ import (
 	"signet.example/mesh"
 )
 
-// healthChecks are the probes that each client sends to each endpoint of a
+// callersChecks are the probes that each client sends to each endpoint of a
 // listener that declares one. They use the cluster's own transport: by mTLS
 // they carry the client's identity, by which authorization lets them in
 // (D22).
-func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
+func callersChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 	if l.Probe == nil {
 		return nil
 	}
+	return healthChecks(n, l, l.Probe.Protocol)
+}
+
+// addOwnChecks adds the same probes to the cluster of the application, which its own proxy
+// sends it directly (docs/decisions/074). They are what becomes of a client's on its way
+// through this proxy, which speaks the listener's protocol with the application.
+//
+// With this panic threshold a failing application is still called: it answers for itself,
+// and the check never turns a request away.
+func addOwnChecks(c *clusterv3.Cluster, n *mesh.VirtualNode, l mesh.Listener) {
+	if l.Probe == nil {
+		return
+	}
+	c.HealthChecks = healthChecks(n, l, l.Protocol)
+	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 100}}
+}
+
+// healthChecks are probes with the declared thresholds and times. Those by requests are sent
+// in a protocol that need not be the listener's.
+func healthChecks(n *mesh.VirtualNode, l mesh.Listener, protocol string) []*corev3.HealthCheck {
 	c := &corev3.HealthCheck{
 		Timeout:            duration(l.Probe.Timeout),
 		Interval:           duration(l.Probe.Interval),
@@ -35,11 +56,11 @@ func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 		c.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{Authority: probeHost(n, l.Port)}}
 	default:
 		codec := typev3.CodecClientType_HTTP1
-		if multiplexed(l.Probe.Protocol) {
+		if multiplexed(protocol) {
 			codec = typev3.CodecClientType_HTTP2
 		}
-		if multiplexed(l.Probe.Protocol) != multiplexed(l.Protocol) { // the cluster's own offer is another one
-			c.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: alpn(l.Probe.Protocol)}
+		if multiplexed(protocol) != multiplexed(l.Protocol) { // the cluster's own offer is another one
+			c.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: alpn(protocol)}
 		}
 		c.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
 			Host:            probeHost(n, l.Port),

@@ -140,6 +140,8 @@ type Status struct {
 	// Left is set when it was told to stop and its callers have gone elsewhere.
 	Left    bool
 	Version string // of Envoy
+	// Failing are the ports, sorted, at which its application fails its health check.
+	Failing []uint32
 	// Findings are for `signet check`.
 	Findings []*api.AgentFinding
 }

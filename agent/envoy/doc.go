@@ -2,7 +2,7 @@
 // something to send it, looks whether it is well, restarts it, and drains it.
 //
 // It owns the process (its bootstrap, user, admin socket and output) and what is
-// read of it: readiness, the certificate that it serves, its key exchanges, and the
+// read of it: readiness, the health of its application, the certificate that it serves, its key exchanges, and the
 // denials that it made by itself. It must not know where configuration comes from:
 // [Views] are handed in, and everything except the way to them reaches Envoy over ADS.
 //

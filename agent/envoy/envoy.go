@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,6 +51,7 @@ type known struct {
 	restarts int
 	left     bool // told to stop, and its callers have gone elsewhere
 	version  string
+	failing  []uint32 // ports at which its application fails its health check, sorted
 }
 
 // envoy supervises the Envoy of one proxy. Its fields do not change; what does is
@@ -76,7 +78,7 @@ func newEnvoy(c Config, p Proxy, versions *programs) *envoy {
 func (e *envoy) current(now time.Time) Status {
 	s := e.status.Load()
 	return Status{
-		Proxy: e.proxy, State: s.state, Reason: s.reason, Waits: s.waits, PID: s.pid, Restarts: s.restarts, Left: s.left, Version: s.version,
+		Proxy: e.proxy, State: s.state, Reason: s.reason, Waits: s.waits, PID: s.pid, Restarts: s.restarts, Left: s.left, Version: s.version, Failing: s.failing,
 		Findings: e.classical.findings(now, e.proxy.Name),
 	}
 }
@@ -110,7 +112,7 @@ func (e *envoy) become(change func(*known)) {
 	e.status.Update(func(s known) known {
 		before := s
 		change(&s)
-		news = s != before
+		news = !reflect.DeepEqual(s, before)
 		return s
 	})
 	if !news {
@@ -244,7 +246,7 @@ func (e *envoy) once(ctx context.Context, v View) error {
 		return err
 	}
 	e.classical.begin()
-	e.become(func(s *known) { s.state, s.pid, s.reason = api.ProxyStatus_STARTING, p.PID(), "" })
+	e.become(func(s *known) { s.state, s.pid, s.reason, s.failing = api.ProxyStatus_STARTING, p.PID(), "", nil })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -325,6 +327,9 @@ func (e *envoy) watch(ctx context.Context, v View) {
 		err := e.admin.ready(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil { // before it is ready: its first report says at which ports it is to be called
+			e.readHealth(ctx)
 		}
 		state, why := e.status.Load().state, e.config.Views.Refused(e.proxy.Name)
 		switch {

@@ -91,7 +91,9 @@ func configOf(a *api.AgentInfo, p *api.ProxyStatus) (config, state, at, why stri
 	if !a.GetConnected() {
 		return "stale", "unknown", timestamp(p.GetAcknowledged()), "its agent is " + a.GetStateWord()
 	}
-	why = p.GetReason()
+	if why = p.GetReason(); why == "" && len(p.GetFailing()) > 0 {
+		why = "its application fails the health check of port " + listed(p.GetFailing())
+	}
 	if refused := p.GetRejected(); len(refused) > 0 {
 		why = fmt.Sprintf("%s %s: %s", kindOfType(refused[0].GetTypeUrl()), refused[0].GetName(), strings.Join(strings.Fields(refused[0].GetMessage()), " "))
 		if len(refused) > 1 {

@@ -18,6 +18,7 @@ func TestProxiesAreToldByWhatTheyHaveAndWhatTheyRefused(t *testing.T) {
 				{Name: "bad", VirtualNode: node, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_REJECTED.Enum(), Rejected: []*api.ResourceStatus{
 					{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "lds_ingress", Message: "no such\nfilter"}, {Name: "another"},
 				}},
+				{Name: "ill", VirtualNode: node, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_SYNCED.Enum(), Failing: []uint32{80, 8080}},
 				{Name: "late", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}, State: api.ProxyStatus_WAITING.Enum(), Reason: "no Binding fits"},
 			}},
 		}, {
@@ -39,6 +40,7 @@ func TestProxiesAreToldByWhatTheyHaveAndWhatTheyRefused(t *testing.T) {
 			"bad    shop/web     ready    rejected  -             Listener lds_ingress: no such filter (and 1 more)",
 			"far    shop/web     unknown  stale     -             its agent is away",
 			"good   shop/web     ready    synced    -             -",
+			"ill    shop/web     ready    synced    -             its application fails the health check of port 80, 8080",
 		}},
 		{"shop/orders", nil, []string{"PROXY  NODE         STATE    CONFIG  ACKNOWLEDGED  WHY", "late   shop/orders  waiting  -       -             no Binding fits"}},
 		{"", []string{"good"}, []string{"PROXY  NODE      STATE  CONFIG  ACKNOWLEDGED  WHY", "good   shop/web  ready  synced  -             -"}},

@@ -102,17 +102,19 @@ func retriesText(r *api.RoutesResponse_Retries) string {
 // atOtherPorts is a host with the ports at which it is, for who asked for another one.
 func atOtherPorts(authority string, r *api.RoutesResponse) string {
 	host, _, _ := strings.Cut(authority, ":")
-	list := func(ports []uint32) string {
-		return strings.ReplaceAll(strings.Trim(fmt.Sprint(ports), "[]"), " ", ", ")
-	}
 	var parts []string
 	if len(r.GetPorts()) > 0 {
-		parts = append(parts, "for requests at port "+list(r.GetPorts()))
+		parts = append(parts, "for requests at port "+listed(r.GetPorts()))
 	}
 	if len(r.GetTcpPorts()) > 0 {
-		parts = append(parts, "for connections of tcp at port "+list(r.GetTcpPorts()))
+		parts = append(parts, "for connections of tcp at port "+listed(r.GetTcpPorts()))
 	}
 	return host + " " + strings.Join(parts, ", and ") + " alone"
+}
+
+// listed are ports as people read them.
+func listed(ports []uint32) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ports), "[]"), " ", ", ")
 }
 
 // boundsText is what a callee's own proxy does with what comes through the caller's route, as

@@ -54,6 +54,7 @@ var severities = map[string][]api.Finding_Severity{
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},
+	findApplication:  {sevError, sevWarning},
 	findManyOfOne:    {sevWarning},
 	findPostQuantum:  {sevError},
 }

@@ -54,6 +54,7 @@ const (
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"
+	findApplication  = "SIG043"
 	findManyOfOne    = "SIG044"
 	findPostQuantum  = "SIG050"
 )

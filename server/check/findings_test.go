@@ -16,6 +16,7 @@ import (
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/ordered"
+	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
@@ -25,6 +26,7 @@ import (
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
+	"signet.example/store"
 )
 
 var td = spiffeid.RequireTrustDomainFromString("test.example")
@@ -118,6 +120,37 @@ func sound(t *testing.T) Look {
 var behindALB = own("VirtualNodeOptions", "orders", "listeners: [{port: 80, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]")
 
 const byALB = `issuer: "https://login.example", clients: [web], signers: ["arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"], `
+
+// ill and well are proxies of one virtual node, of which the first has an application that fails.
+func ill() *api.ProxyStatus {
+	return &api.ProxyStatus{
+		Name: "web", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}, Address: "127.0.0.2", Ports: []uint32{80}, Failing: []uint32{80},
+		State: api.ProxyStatus_READY.Enum(), Healthy: true,
+	}
+}
+
+func well() *api.ProxyStatus {
+	p := ill()
+	p.Name, p.Address, p.Failing = "web-2", "127.0.0.3", nil
+	return p
+}
+
+type anywhere struct{}
+
+func (anywhere) MayHost(string, proxy.Ref) (string, bool) { return "g", true }
+func (anywhere) MayListen(string, netip.Addr) bool        { return true }
+
+// registered is what a server has of proxies of agent "here".
+func registered(t *testing.T, proxies ...*api.ProxyStatus) *fleet.Registered {
+	t.Helper()
+	known := &watched.Value[*fleet.Known]{}
+	known.Set(&fleet.Known{})
+	e := fleet.NewEndpoints(fleet.EndpointsConfig{Shared: known, Hosts: anywhere{}, Clock: func() time.Time { return noon }})
+	if refused := e.Report(fleet.Peer{Agent: store.Agent{ID: "here"}, Remote: netip.IPv6Loopback()}, &api.Report{Proxies: proxies}); len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	return e.Snapshot()
+}
 
 // TestEachFindingIsOfItsConditionAlone has one thing wrong at a time. What is wrong on a
 // server that runs, and mended there, is server's test.
@@ -220,6 +253,11 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG040", "nobody may call out", sevError, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody fits", Applications: []string{"unix:uid:1"}})},
 		{"SIG041", "anybody can", sevWarning, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", SpeakerProblem: "anybody can"})},
 		{"SIG042", "may call out through it", sevInfo, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", Applications: []string{"unix:uid:1"}})},
+		{"SIG043", "health check of port 80 of shop/web: no other endpoint", sevError, proxyOf(ill())},
+		{"SIG043", "health check of port 80 of shop/web: callers go elsewhere", sevWarning, func(l *Look) {
+			proxyOf(ill())(l)
+			l.Endpoints = registered(t, ill(), well())
+		}},
 		{"SIG044", "900 agents joined by it, and at 1000 no other one does", sevWarning, func(l *Look) { l.Many = map[string]Count{"aws_task:role:web": {900, 1000}} }},
 		{"SIG050", "there is no mesh of this name", sevError, func(l *Look) { l.PostQuantum = []string{"shop", "shp"} }},
 	} {

@@ -183,6 +183,7 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 		Foreign: p.GetForeign(), Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
 		Healthy: p.GetState() == api.ProxyStatus_READY && p.GetHealthy(), Since: in.cfg.Clock(),
 	}
+	n.Failing = slices.DeleteFunc(slices.Clone(n.Ports), func(port uint32) bool { return !slices.Contains(p.GetFailing(), port) })
 	if old := in.now.of(n); old != nil && old.Ref() == n.Ref() {
 		n.Since = old.Since
 	} else if p.GetState() != api.ProxyStatus_READY {

@@ -32,7 +32,7 @@ func checkReport(r *api.Report) error {
 		}
 	}
 	for _, p := range r.GetProxies() {
-		if len(p.GetPorts()) > maxPorts || len(p.GetTypes()) > maxPorts || len(p.GetRejected()) > maxProxies || len(p.GetLeftOut()) > maxProxies {
+		if len(p.GetPorts()) > maxPorts || len(p.GetFailing()) > maxPorts || len(p.GetTypes()) > maxPorts || len(p.GetRejected()) > maxProxies || len(p.GetLeftOut()) > maxProxies {
 			return fault.New(fault.Invalid, "report: proxy with more than %d ports or types, or %d resources rejected or left out", maxPorts, maxProxies)
 		}
 	}

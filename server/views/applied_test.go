@@ -93,3 +93,21 @@ func TestAnEndpointIsGoneOnceAllWhoCallItHaveTakenThat(t *testing.T) {
 		t.Error("where nobody ever was, somebody is sent to")
 	}
 }
+
+func TestCallersAreToldOfAnApplicationThatFailsAtItsPort(t *testing.T) {
+	known := &watched.Value[*fleet.Known]{}
+	known.Set(&fleet.Known{})
+	endpoints := fleet.NewEndpoints(fleet.EndpointsConfig{Shared: known, Hosts: everywhere{}, Clock: time.Now})
+	b, local := proxy.Node("m", "b"), netip.MustParseAddr("127.0.0.1")
+	if refused := endpoints.Report(fleet.Peer{Agent: store.Agent{ID: "two"}, Remote: local}, &api.Report{Proxies: []*api.ProxyStatus{{
+		Name: "p", VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: "b"}, Address: "127.0.0.1", Ports: []uint32{80, 90}, Failing: []uint32{90}, Healthy: true, State: api.ProxyStatus_READY.Enum(),
+	}}}); len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	in := nodeInputs{endpoints: endpoints.Snapshot()}
+	for port, healthy := range map[uint32]bool{80: true, 90: false} {
+		if list := in.at(b, port); len(list) != 1 || list[0].Healthy != healthy || list[0].Port != port {
+			t.Errorf("port %d: %+v", port, list)
+		}
+	}
+}

@@ -370,7 +370,7 @@ func (s *server) reports(name string) {
 	for i := range s.IntN(4) {
 		report.Proxies = append(report.Proxies, &api.ProxyStatus{
 			Name: fmt.Sprint("p", i), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint("n", 1+s.IntN(2))},
-			Address: fmt.Sprintf("127.0.0.%d", 10+s.IntN(2)), Ports: [][]uint32{{80}, {80, 90}, {81}}[s.IntN(3)], Healthy: s.IntN(3) > 0, State: api.ProxyStatus_READY.Enum(),
+			Address: fmt.Sprintf("127.0.0.%d", 10+s.IntN(2)), Ports: [][]uint32{{80}, {80, 90}, {81}}[s.IntN(3)], Failing: [][]uint32{nil, nil, {80}}[s.IntN(3)], Healthy: s.IntN(3) > 0, State: api.ProxyStatus_READY.Enum(),
 		})
 	}
 	s.endpoints.Report(fleet.Peer{Agent: store.Agent{ID: name}, Remote: netip.MustParseAddr("127.0.0.1")}, report)

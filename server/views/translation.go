@@ -38,7 +38,7 @@ func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
 	list := []xds.Endpoint{}
 	for _, n := range known {
 		if slices.Contains(n.Ports, port) {
-			list = append(list, xds.Endpoint{Address: n.Address, Port: port, Healthy: n.Healthy})
+			list = append(list, xds.Endpoint{Address: n.Address, Port: port, Healthy: n.HealthyAt(port)})
 		}
 	}
 	return list

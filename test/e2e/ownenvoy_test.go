@@ -250,11 +250,16 @@ func copyOf(t *testing.T, program, path string) string {
 
 func serveEcho(t *testing.T, address string) {
 	t.Helper()
+	serveAppAt(t, address, meshtest.Echo("web"))
+}
+
+func serveAppAt(t *testing.T, address string, app http.Handler) {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: meshtest.Echo("web"), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }() // ends by Close
 	t.Cleanup(func() { _ = server.Close(); <-done })

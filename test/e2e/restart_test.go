@@ -177,18 +177,7 @@ func TestAnAgentThatIsUpgradedFailsNoRequestOfCallersThatHaveAnotherReplica(t *t
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")),
 			meshtest.ServiceOfNode("orders", "orders")) + replicas("second"),
 	})
-	token, config := filepath.Join(w.Dir, "second.token"), filepath.Join(w.Dir, "second.yaml")
-	addresses, err := w.Addresses(w.ServerDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprintf("server: %s\ntoken_file: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\nproxy_user: \"%d\"\nproxies:\n- {name: second, mesh: test, virtual_node: orders, bind: %s, app: %s, concurrency: 1}\n",
-		addresses.Agents, token, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), os.Getuid(), spare.Addresses[0], w.Nodes["orders"].App)
-	for path, content := range map[string]string{token: w.Token(), config: text} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	config, token := anotherHost(t, w, "second", fmt.Sprintf("- {name: second, mesh: test, virtual_node: orders, bind: %s, app: %s, concurrency: 1}\n", spare.Addresses[0], w.Nodes["orders"].App))
 	start := func() *meshtest.Process {
 		p := w.Run("second", parts.Signet(t), "agent", "--config", config)
 		eventually(t, 20*time.Second, "the second host serves", func() bool { return w.ProxyStates()["second"] == api.ProxyStatus_READY })

@@ -2,14 +2,17 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"signet.example/api"
 	"signet.example/test/meshtest"
+	"signet.example/test/parts"
 )
 
 func uid() int { return os.Getuid() }
@@ -57,6 +60,24 @@ func eventually(t *testing.T, bound time.Duration, what string, f func() bool) t
 		time.Sleep(10 * time.Millisecond)
 	}
 	return time.Since(began)
+}
+
+// anotherHost writes the configuration of an agent beside the World's, and its token.
+func anotherHost(t *testing.T, w *meshtest.World, name, proxies string) (config, token string) {
+	t.Helper()
+	token, config = filepath.Join(w.Dir, name+".token"), filepath.Join(w.Dir, name+".yaml")
+	addresses, err := w.Addresses(w.ServerDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("server: %s\ntoken_file: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\nproxy_user: \"%d\"\nproxies:\n%s",
+		addresses.Agents, token, filepath.Join(w.Dir, name+"-data"), filepath.Join(w.Dir, name), parts.Envoy(t), os.Getuid(), proxies)
+	for path, content := range map[string]string{token: w.Token(), config: text} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return config, token
 }
 
 // slow is an application that takes its time on one path.
