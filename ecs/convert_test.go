@@ -79,7 +79,7 @@ func definition(t *testing.T, name, text string) map[string]any {
 	}
 	if resources, ok := d["Resources"].(map[string]any); ok {
 		for _, r := range resources {
-			if p, ok := r.(map[string]any)["Properties"].(map[string]any); ok && strings.Contains(fmt.Sprint(p), "envoy") {
+			if p, ok := r.(map[string]any)["Properties"].(map[string]any); ok && p["ContainerDefinitions"] != nil && strings.Contains(fmt.Sprint(p), "envoy") {
 				return lower(p).(map[string]any)
 			}
 		}

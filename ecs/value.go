@@ -33,6 +33,7 @@ type value struct {
 type child struct {
 	name  string
 	start int // of its name or dash; of the value of an item in brackets
+	mark  int // where its colon or dash ends, in YAML's lines
 	val   *value
 	gone  *Change
 }
@@ -193,8 +194,8 @@ func (w *writer) flowOf(v *value) {
 // childOf writes a name and its value, or an item.
 func (w *writer) childOf(c child) {
 	before := w.from[c.start:c.val.start]
-	if c.val.become != "" && before != "" && c.val.block {
-		before = strings.TrimRight(before, " \t\r\n") + " "
+	if c.val.become != "" && c.mark > 0 { // the value may begin on another line, after comments
+		before = w.from[c.start:c.mark] + " "
 	}
 	w.b.WriteString(before)
 	w.value(c.val)

@@ -36,6 +36,13 @@ func (d *document) readYAML() error {
 	if err != nil {
 		return err
 	}
+	at := l.visible(0, begin)
+	if strings.HasPrefix(d.text[at:], "---") {
+		at = l.visible(at+len("---"), begin)
+	}
+	if d.text[at] == '{' {
+		begin = at
+	}
 	d.root, err = l.place(roots[0], begin, l.trimmed(begin, len(d.text)))
 	return err
 }
@@ -125,6 +132,7 @@ func (l lines) fill(v *value, i, begin int, n manifest.Node) error {
 		end = v.children[i+1].start
 	}
 	end = l.trimmed(c.start, end)
+	c.mark = begin
 	begin = l.visible(min(begin, end), end)
 	var err error
 	c.val, err = l.place(n, begin, end)
