@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"signet.example/agent"
 	"signet.example/ecs"
 	"signet.example/internal/manifest"
 	"signet.example/mesh/dialect/cloudformation"
@@ -202,35 +201,6 @@ func TestTheProxyIsTheAgentAndTheApplicationWaitsForIt(t *testing.T) {
 		env := environment(app)
 		if env["http_proxy"] != "http://127.0.0.1:15001" || !strings.Contains(fmt.Sprint(env["no_proxy"]), "169.254.170.2") {
 			t.Errorf("%s: the application has %v", c.file, env)
-		}
-	}
-}
-
-// TestTheAgentStartsWithTheEnvironmentThatIsWritten asks the agent itself, as it would be in the task.
-func TestTheAgentStartsWithTheEnvironmentThatIsWritten(t *testing.T) {
-	for _, c := range cases {
-		r := convert(t, c.file)
-		var environ []string
-		for name, value := range environment(container(definition(t, c.file, r.Definition), c.envoy)) {
-			if _, ok := value.(string); !ok || strings.Contains(value.(string), "${") {
-				value = "mesh/shop/virtualNode/payments" // of a function
-			}
-			environ = append(environ, fmt.Sprintf("%s=%v", name, value))
-		}
-		text, err := agent.FromEnvironment(environ)
-		if err != nil {
-			t.Fatalf("%s: %v", c.file, err)
-		}
-		cfg := agent.DefaultConfig()
-		cfg.Mode = agent.ModeTask
-		if _, err := manifest.ReadSettings("the environment", text, &cfg); err != nil {
-			t.Fatalf("%s: %v", c.file, err)
-		}
-		if err := cfg.Validate(); err != nil {
-			t.Errorf("%s: %v", c.file, err)
-		}
-		if cfg.Server != "mesh.internal:8443" || cfg.Join.Given() != "aws_task" || cfg.Proxies[0].Mesh != "shop" {
-			t.Errorf("%s: the agent reads %+v", c.file, cfg)
 		}
 	}
 }

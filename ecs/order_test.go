@@ -187,3 +187,31 @@ func TestWhateverTheOrderAndFormTheSameIsMade(t *testing.T) {
 		}
 	}
 }
+
+// TestTextThatIsDamagedIsRefusedOrJoinedAsItWas: whatever is typed wrong, nothing is lost, and nothing is made that cannot be read.
+func TestTextThatIsDamagedIsRefusedOrJoinedAsItWas(t *testing.T) {
+	o, random := options(t), rand.New(rand.NewPCG(1, 2))
+	for _, name := range []string{"orders.json", "edge.json", "stack.yaml", "synthesized.json"} {
+		for range 100 {
+			text := []byte(file(t, name))
+			for range 1 + random.IntN(3) {
+				i := random.IntN(len(text))
+				j := min(len(text), i+random.IntN(200))
+				switch random.IntN(3) {
+				case 0:
+					text[i] = "{}[]:,-#\"'!&*\n \t\\\r"[random.IntN(18)]
+				case 1:
+					text = slices.Delete(text, i, j)
+				default:
+					text = slices.Insert(text, i, slices.Clone(text[i:j])...)
+				}
+			}
+			if got, ok := ecs.Rejoined("x", string(text)); ok && got != string(text) {
+				t.Fatalf("joined as\n%s\nwas\n%s", got, text)
+			}
+			if _, err := ecs.Convert("x", string(text), o); err != nil && strings.Contains(err.Error(), "internal error") {
+				t.Fatalf("%v\n%s", err, text)
+			}
+		}
+	}
+}

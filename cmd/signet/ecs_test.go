@@ -8,26 +8,80 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/agent"
 	"signet.example/ecs"
+	"signet.example/internal/manifest"
 )
 
-// TestConvertWritesTheDefinitionAndTheRestBeside runs the command as it is typed.
-func TestConvertWritesTheDefinitionAndTheRestBeside(t *testing.T) {
-	dir := t.TempDir()
-	trust := filepath.Join(dir, "root.crt")
-	definition, err := filepath.Abs("../../ecs/testdata/orders.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := filepath.Join(dir, "data")
+// convertible is the root certificate of a trust domain, and definitions to convert.
+func convertible(t *testing.T) (root []byte, definitions []string) {
+	t.Helper()
+	data := filepath.Join(t.TempDir(), "data")
 	if code := run(t.Context(), []string{"init", "--trust-domain", "prod.example", "--data-dir", data}); code != exitOK {
 		t.Fatalf("init: %d", code)
 	}
 	root, err := os.ReadFile(filepath.Join(data, "ca", "root.crt"))
-	if err == nil {
-		err = os.WriteFile(trust, root, 0o600)
-	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"orders.json", "front.json", "edge.json", "described.json", "oneline.json"} {
+		definitions = append(definitions, filepath.Join("..", "..", "ecs", "testdata", name))
+	}
+	return root, definitions
+}
+
+// TestTheAgentTakesTheEnvironmentThatIsWritten asks the agent itself, as it would be in the task.
+func TestTheAgentTakesTheEnvironmentThatIsWritten(t *testing.T) {
+	root, definitions := convertible(t)
+	for _, name := range definitions {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := ecs.Convert(name, string(text), ecs.Options{Server: "mesh.internal:8443", Image: "signet-agent:1", Root: string(root)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d struct {
+			ContainerDefinitions []struct {
+				Command     []string
+				Environment []struct{ Name, Value string }
+			}
+		}
+		if err := json.Unmarshal([]byte(r.Definition), &d); err != nil {
+			t.Fatal(err)
+		}
+		var environ []string
+		for _, c := range d.ContainerDefinitions {
+			for _, e := range c.Environment {
+				if len(c.Command) == 1 && c.Command[0] == "task" {
+					environ = append(environ, e.Name+"="+e.Value)
+				}
+			}
+		}
+		settings, err := agent.FromEnvironment(environ)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		cfg := agent.DefaultConfig()
+		cfg.Mode = agent.ModeTask
+		if _, err := manifest.ReadSettings("the environment", settings, &cfg); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if cfg.Server != "mesh.internal:8443" || cfg.Join.Given() != "aws_task" || len(cfg.Proxies) != 1 || cfg.Proxies[0].Mesh != "shop" {
+			t.Errorf("%s: the agent reads %+v", name, cfg)
+		}
+	}
+}
+
+// TestConvertWritesTheDefinitionAndTheRestBeside runs the command as it is typed.
+func TestConvertWritesTheDefinitionAndTheRestBeside(t *testing.T) {
+	root, definitions := convertible(t)
+	trust, definition := filepath.Join(t.TempDir(), "root.crt"), definitions[0]
+	if err := os.WriteFile(trust, root, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	convert := func(more ...string) (string, string) {
