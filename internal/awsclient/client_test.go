@@ -1,6 +1,7 @@
 package awsclient_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -42,5 +43,31 @@ func TestNoAnswerLeadsAQuestionElsewhere(t *testing.T) {
 	}
 	if asked != 10 || led != 0 {
 		t.Errorf("asked %d times, and led elsewhere %d times", asked, led)
+	}
+}
+
+func TestOfAnAnswerThatIsReducedSoMuchIsRead(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = w.Write(make([]byte, 1000)) // the client sees it or has failed
+	}))
+	defer s.Close()
+	conf, err := awsclient.Load(t.Context(), "eu-west-1", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	_, err = sts.NewFromConfig(conf, func(o *sts.Options) {
+		o.BaseEndpoint = &s.URL
+		o.APIOptions = append(o.APIOptions, awsclient.AsGiven, awsclient.Reduced(100, func(r io.Reader) ([]byte, error) {
+			b, err := io.ReadAll(r)
+			read = len(b)
+			return []byte("<GetCallerIdentityResponse><GetCallerIdentityResult/></GetCallerIdentityResponse>"), err
+		}))
+	}).GetCallerIdentity(t.Context(), nil)
+	if err != nil || read != 100 {
+		t.Errorf("%d bytes were read: %v", read, err)
 	}
 }

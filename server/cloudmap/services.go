@@ -47,7 +47,7 @@ type Config struct {
 	Every time.Duration
 	// Shared is the last good answers, whichever server was given them.
 	Shared shared.Value[*Answers]
-	// Changed is called when an answer is another one. It must not wait.
+	// Changed is called when an answer is another one, by several goroutines. It must not wait.
 	Changed  func()
 	Log      *slog.Logger
 	Clock    func() time.Time

@@ -1,7 +1,6 @@
 package cloudmap
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,11 +119,11 @@ func TestAnAnswerIsToldWithoutWaitingForThoseThatDoNotCome(t *testing.T) {
 		f := &slow{fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1, asked: map[proxy.Ref]Question{
 			orders: {Namespace: "shop.local", Service: "orders"}, proxy.Node("shop", "web"): {Namespace: "shop.local", Service: "web"},
 		}}}
-		var told time.Duration
+		var told atomic.Int64
 		begun := time.Now()
 		s := New(Config{
 			Asked: f.questions, Asker: f, Every: 5 * time.Second, Shared: &watched.Value[*Answers]{}, Log: slog.New(slog.DiscardHandler), Clock: time.Now,
-			Changed:  func() { told = cmp.Or(told, time.Since(begun)+1) },
+			Changed:  func() { told.CompareAndSwap(0, int64(time.Since(begun)+1)) },
 			Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "failures"}, []string{"service"}),
 		})
 		ctx, stop := context.WithCancel(t.Context())
@@ -134,8 +134,8 @@ func TestAnAnswerIsToldWithoutWaitingForThoseThatDoNotCome(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if told == 0 || told > time.Second {
-			t.Errorf("told after %s", told)
+		if after := time.Duration(told.Load()); after == 0 || after > time.Second {
+			t.Errorf("told after %s", after)
 		}
 	})
 }
