@@ -218,8 +218,8 @@ var kinds = []Kind{
 	{
 		Name: "unhealthy-application", Gets: "503",
 		signs: []sign{{way: In, details: []string{"no_healthy_upstream"}}},
-		Cause: "the application behind this proxy has no address, or fails its health check",
-		Cure:  "start the application of {to}, or correct the listener's healthCheck, and `signet apply -f FILE`",
+		Cause: "the application behind this proxy has no address",
+		Cure:  "give the proxy the address of the application of {to}: `app` in its agent's file",
 	},
 	{
 		Name: "pool-full", Gets: "503",
