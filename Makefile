@@ -162,8 +162,9 @@ repeat: ## what changed since BASE (default: the last commit of main elsewhere, 
 	test -n "$$pk" || { echo "no Go package differs from $(BASE)"; exit 0; }; \
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count 10 -timeout 60m $$pk
 
-e2e: build tools ## real Envoys, real processes, one package at a time
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 20m ./test/...
+# One package at a time used a third of two processors: most of it waits for processes, certificates and time-outs.
+e2e: build tools ## real Envoys, real processes, two packages at a time
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 25m ./test/...
 
 # The release that test/yesterday/testdata is of. Not a part of CI, whose clone may lack it: there its files,
 # its requests and its messages are what today's is held to.
