@@ -82,6 +82,7 @@ func Convert(file, text string, o Options) (*Result, error) {
 	for _, t := range tasks {
 		t.options = o
 		t.convert()
+		t.lost()
 		for _, c := range t.changes {
 			r.Changes = append(r.Changes, *c)
 		}

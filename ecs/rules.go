@@ -1,7 +1,6 @@
 package ecs
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -101,72 +100,6 @@ func (t *task) findEnvoy() {
 	}
 }
 
-// checkTask refuses tasks in which Signet's agent would not start, or not join.
-func (t *task) checkTask() {
-	mode := t.get("networkMode")
-	switch fargate := slices.ContainsFunc(t.get("requiresCompatibilities").items(), func(v *value) bool { return v.is("FARGATE") }); {
-	case mode == nil && !fargate:
-		t.refuse(nil, t.at("networkMode"), "is missing, which is bridge outside of Fargate: a task's agent needs a network of its own, awsvpc; in the others run the agent of the host (signet ecs taskdef agent)")
-	case mode != nil && mode.kind == scalar && mode.text != "awsvpc":
-		t.refuse(mode, t.at("networkMode"), "is %s: a task's agent needs a network of its own, awsvpc; in the others run the agent of the host (signet ecs taskdef agent)", mode.text)
-	}
-	if t.get("taskRoleArn") == nil {
-		t.refuse(nil, t.at("taskRoleArn"), "is missing: the task joins by its role")
-	}
-	if os := t.of(t.get("runtimePlatform"), "operatingSystemFamily").literal(); os != "" && os != "LINUX" {
-		t.refuse(t.get("runtimePlatform"), t.at("runtimePlatform", "operatingSystemFamily"), "is %s: the agent is a program for Linux", os)
-	}
-	for _, v := range t.get("volumes").items() {
-		if t.literal(v, "name") == volume {
-			t.refuse(v, t.at("volumes"), "has a volume %q: give it another name", volume)
-		}
-	}
-	for _, c := range t.containers() {
-		if t.literal(c, "name") == stopName {
-			t.refuse(c, t.container(c), "is converted already")
-		}
-	}
-}
-
-// checkEnvoy refuses what its container has and Signet's image cannot.
-func (t *task) checkEnvoy() {
-	for _, key := range []string{"entryPoint", "command"} {
-		if v := t.of(t.envoy, key); v != nil && (v.kind != list || len(v.children) > 0) {
-			t.refuse(v, t.container(t.envoy, key), "a program of yours starts Envoy: what it does is to be done elsewhere, since Signet's image has no shell; take it out")
-		}
-	}
-	if v := t.of(t.envoy, "readonlyRootFilesystem"); v != nil && !v.is("false") {
-		t.refuse(v, t.container(t.envoy, "readonlyRootFilesystem"), "the agent writes to /var/lib/signet-agent and /run/signet: take it out, or mount a volume at both")
-	}
-	for _, key := range []string{"name", "environment", "secrets", "mountPoints"} {
-		if v := t.of(t.envoy, key); v != nil && v.kind == opaque {
-			t.refuse(v, t.container(t.envoy, key), "is a function: write it out, so that it is known what is in it")
-		}
-	}
-	var named []string
-	for _, key := range []string{"environment", "secrets"} {
-		for _, e := range t.of(t.envoy, key).items() {
-			name := t.literal(e, "name")
-			if name == "" {
-				t.refuse(e, t.container(t.envoy, key), "a variable is a function: write it out, so that it is known whether it is one of App Mesh's")
-			}
-			if strings.HasPrefix(name, "SIGNET_") {
-				t.refuse(e, t.container(t.envoy, key), "has %s: it is converted already", name)
-			}
-			if value := t.literal(e, "value"); namesResource(name) {
-				named = append(named, name+"="+value)
-				t.proxy = cmp.Or(value, t.proxy)
-			}
-		}
-	}
-	if _, err := appmeshenv.Signets(named); err != nil {
-		t.refuse(t.envoy, t.container(t.envoy, "environment"), "%v", err)
-	}
-	if named == nil {
-		t.refuse(t.envoy, t.container(t.envoy, "environment"), "no variable says which virtual node or gateway it is for: APPMESH_RESOURCE_ARN")
-	}
-}
-
 // helpers are images of containers that serve and call nobody in the mesh.
 var helpers = []string{"xray-daemon", "cloudwatch-agent", "fluent-bit", "fluentd", "otel-collector", "datadog/agent"}
 
@@ -212,24 +145,6 @@ func (t *task) findApplications() {
 	}
 	for _, c := range t.applications {
 		t.checkApplication(c)
-	}
-}
-
-func (t *task) checkApplication(c *value) {
-	for _, key := range []string{"name", "dependsOn", "environment"} {
-		if v := t.of(c, key); v != nil && v.kind == opaque {
-			t.refuse(v, t.container(c, key), "is a function: write it out, so that it can be added to")
-		}
-	}
-	if t.options.WayOut != ByVariable {
-		return
-	}
-	for _, key := range []string{"environment", "secrets"} {
-		for _, e := range t.of(c, key).items() {
-			if name := t.literal(e, "name"); strings.EqualFold(name, "http_proxy") {
-				t.refuse(e, t.container(c, key), "has %s already: lead calls of the mesh to %s by the application's own configuration, and convert with --way-out none", name, wayOut)
-			}
-		}
 	}
 }
 

@@ -67,9 +67,17 @@ func (t *task) key(name string) string {
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
-func (t *task) get(name string) *value               { return t.v.get(t.key(name)) }
-func (t *task) of(v *value, name string) *value      { return v.get(t.key(name)) }
+func (t *task) get(name string) *value               { return t.of(t.v, name) }
 func (t *task) literal(v *value, name string) string { return t.of(v, name).literal() }
+
+// of is a member; what has null, or nothing, is not there.
+func (t *task) of(v *value, name string) *value {
+	member := v.get(t.key(name))
+	if member == nil || member.kind == scalar && slices.Contains([]string{"", "null", "~"}, t.d.text[member.start:member.end]) {
+		return nil
+	}
+	return member
+}
 
 // at is a path below the definition.
 func (t *task) at(steps ...string) string {
@@ -155,7 +163,7 @@ func (t *task) object(members ...string) raw { return raw("{" + strings.Join(mem
 
 // set gives a mapping a member, in the place of what it had.
 func (t *task) set(v *value, name string, of any, why *Change) {
-	if had := t.of(v, name); had != nil {
+	if had := v.get(t.key(name)); had != nil {
 		had.replace(t.text(of), why)
 		return
 	}

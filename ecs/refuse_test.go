@@ -1,0 +1,53 @@
+package ecs_test
+
+import (
+	"strings"
+	"testing"
+
+	"signet.example/ecs"
+)
+
+// in puts something in the place of a part of a text that is there.
+func in(t *testing.T, text, old, new string) string {
+	t.Helper()
+	if !strings.Contains(text, old) {
+		t.Fatalf("no %s in\n%s", old, text)
+	}
+	return strings.Replace(text, old, new, 1)
+}
+
+// TestWhatIsNotWrittenOutIsNotReplaced: a list that is a function or stands at an anchor has what nobody here sees.
+func TestWhatIsNotWrittenOutIsNotReplaced(t *testing.T) {
+	stack := file(t, "stack.yaml")
+	before := "      # the application comes first\n"
+	for want, text := range map[string]string{
+		"Resources.PaymentsTask.Properties.Volumes: is a function":                                  in(t, stack, before, "      Volumes: !If [Data, [{Name: data}], []]\n"+before),
+		"Properties.Volumes: is a function, stands":                                                 in(t, stack, before, "      Volumes:\n        Fn::If: [Data, [{Name: data}], []]\n"+before),
+		"Properties.Volumes: is a function, stands at an anchor":                                    in(t, stack, before, "      Volumes: &v [{Name: data}]\n"+before),
+		"ContainerDefinitions[app].Secrets: is a function":                                          in(t, stack, "          Essential: true\n          DependsOn:", "          Secrets: !If [A, [], []]\n          DependsOn:"),
+		"ContainerDefinitions[envoy].MountPoints: is a function":                                    in(t, stack, "          Ulimits:", "          MountPoints: &m [{SourceVolume: data, ContainerPath: /data}]\n          Ulimits:"),
+		"ContainerDefinitions[envoy].HealthCheck: has the anchor &check, which is called elsewhere": in(t, in(t, stack, "          HealthCheck:\n", "          HealthCheck: &check\n"), "          LogConfiguration:\n", "          FutureKey: *check\n          LogConfiguration:\n"),
+	} {
+		_, err := ecs.Convert("x.yaml", text, options(t))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	anchored := in(t, stack, "          HealthCheck:\n", "          HealthCheck: &check\n")
+	if _, err := ecs.Convert("x.yaml", anchored, options(t)); err != nil {
+		t.Errorf("an anchor that nobody calls: %v", err)
+	}
+}
+
+func TestNullIsNotThere(t *testing.T) {
+	text := in(t, file(t, "orders.json"), `"tags"`, `"volumes": null, "ipcMode": null, "tags"`)
+	text = in(t, text, `"image": "840364872350`, `"command": null, "mountPoints": null, "stopTimeout": null, "readonlyRootFilesystem": null, "image": "840364872350`)
+	r, err := ecs.Convert("x.json", text, options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := definition(t, "x.json", r.Definition)
+	if d["volumes"] == nil || container(d, "envoy")["mountPoints"] == nil || !strings.Contains(r.Definition, `"ipcMode": null`) {
+		t.Error(r.Definition)
+	}
+}
