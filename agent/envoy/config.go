@@ -25,6 +25,9 @@ type Config struct {
 	// Outlive is how long after it was told to stop a proxy goes on while its application is
 	// there, whose calls go out by it. In a task both are told at once; 0 elsewhere.
 	Outlive time.Duration
+	// Early reports whether its application has longer than the proxy, as it is stopped before the
+	// proxy's container: Outlive counts from the end of that. Needed with Outlive.
+	Early func() bool
 	// Applications reports whether the application behind a proxy listens. Needed with Outlive.
 	Applications func(Proxy) bool
 	// AccessLogs takes what proxies write on their standard output, which is access logs

@@ -136,24 +136,27 @@ func TestAProxyOfATaskOutlivesItsApplication(t *testing.T) {
 	close(ended)
 	for name, c := range map[string]struct {
 		outlive  time.Duration
+		early    int // looks at which the proxy's container is not told yet
 		listens  func(asked int) bool
 		calling  func(asked int) int
 		ended    <-chan struct{}
 		min, max time.Duration
 	}{
-		"it is gone":                        {most, func(int) bool { return false }, func(int) int { return 0 }, never, 0, most / 2},
-		"it listens until the fifth look":   {most, func(n int) bool { return n < 5 }, func(int) int { return 0 }, never, 3 * pollDraining, most - pollDraining},
-		"it calls until the fifth look":     {most, func(int) bool { return false }, func(n int) int { return max(0, 5-n) }, never, 3 * pollDraining, most - pollDraining},
-		"it stays":                          {most, func(int) bool { return true }, func(int) int { return 0 }, never, most, 3 * most},
-		"the proxy ended":                   {most, func(int) bool { return true }, func(int) int { return 0 }, ended, 0, most / 2},
-		"its admin interface has no word":   {most, func(int) bool { return true }, func(int) int { panic(http.ErrAbortHandler) }, never, 0, most / 2},
-		"on a host, where nobody asks that": {0, nil, func(int) int { return 1 }, never, 0, most / 2},
+		"it is gone":                        {most, 0, func(int) bool { return false }, func(int) int { return 0 }, never, 0, most / 2},
+		"it is told first, and stays":       {most, int(2 * most / pollDraining), func(int) bool { return true }, func(int) int { return 0 }, never, 3*most - 2*pollDraining, 9 * most},
+		"it is told first, and is gone":     {most, 1000, func(n int) bool { return n < 5 }, func(int) int { return 0 }, never, 3 * pollDraining, 3 * most},
+		"it listens until the fifth look":   {most, 0, func(n int) bool { return n < 5 }, func(int) int { return 0 }, never, 3 * pollDraining, most - pollDraining},
+		"it calls until the fifth look":     {most, 0, func(int) bool { return false }, func(n int) int { return max(0, 5-n) }, never, 3 * pollDraining, most - pollDraining},
+		"it stays":                          {most, 0, func(int) bool { return true }, func(int) int { return 0 }, never, most, 3 * most},
+		"the proxy ended":                   {most, 0, func(int) bool { return true }, func(int) int { return 0 }, ended, 0, most / 2},
+		"its admin interface has no word":   {most, 0, func(int) bool { return true }, func(int) int { panic(http.ErrAbortHandler) }, never, 0, most / 2},
+		"on a host, where nobody asks that": {0, 0, nil, func(int) int { return 1 }, never, 0, most / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			looks := 0
 			e := &envoy{
-				config: Config{Outlive: c.outlive, Applications: func(Proxy) bool { looks++; return c.listens(looks) }},
+				config: Config{Outlive: c.outlive, Early: func() bool { return looks < c.early }, Applications: func(Proxy) bool { looks++; return c.listens(looks) }},
 				admin:  callingOut(t, c.calling), log: slog.New(slog.DiscardHandler),
 			}
 			begun := time.Now()

@@ -472,6 +472,9 @@ func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 // out. Whether it has ended is not to be seen in another way from another container.
 func (e *envoy) outlive(ctx context.Context, begun time.Time, ended <-chan struct{}) {
 	for time.Since(begun) < e.config.Outlive {
+		if e.config.Early() {
+			begun = time.Now()
+		}
 		calling, err := e.admin.callingOut(ctx)
 		if err != nil {
 			e.log.WarnContext(ctx, "envoy drain: whether the application calls out is not known", slog.Any("err", err))

@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"signet.example/agent/envoy"
+)
+
+// TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd: ECS tells a proxy's container when the application has ended.
+func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
+	t.Parallel()
+	a := &agent{log: slog.New(slog.DiscardHandler), supervisor: envoy.New(envoy.Config{Log: slog.New(slog.DiscardHandler)})}
+	if a.order.early() {
+		t.Error("early, and nobody was told")
+	}
+	socket := filepath.Join(t.TempDir(), "stop.sock")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, tell := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	serving, end := context.WithCancel(t.Context())
+	go func() { ended <- a.serveStop(serving, l, tell) }()
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	for range 2 { // asked again it is the same
+		r, err := client.Post("http://agent/", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // it has none
+		_ = r.Body.Close()                 // the same
+	}
+	<-told.Done()
+	if !a.order.early() {
+		t.Error("not early, and only the socket was told")
+	}
+	long := time.Now().Add(-mostEarly)
+	late := &order{}
+	late.told.Store(&long)
+	if late.early() {
+		t.Error("early for ever, where nobody ends the application")
+	}
+	a.order.ended.Store(true)
+	if a.order.early() {
+		t.Error("early, and the container itself was told")
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
