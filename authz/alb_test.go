@@ -245,8 +245,10 @@ func TestWhatIsSaidOfUsersIsWithheldFromPolicyAndApplication(t *testing.T) {
 		source  string
 		passing bool
 	}{
-		"an ingress":                   {plain, metadata.Pairs(proxy.CallersKey, "ingress/alb"), "", true},
-		"an ingress without an issuer": {newFixtureWith(t, userRego, issuers), metadata.Pairs(proxy.CallersKey, "ingress/other"), "", true},
+		"an ingress":                   {plain, metadata.Pairs(proxy.CallersKey, "ingress/alb"), "", false},
+		"an ingress that passes it":    {plain, metadata.Pairs(proxy.CallersKey, "ingress/alb", proxy.LetThroughKey, proxy.UnsafeUserHeaders), "", true},
+		"an ingress of an issuer":      {newFixtureWith(t, userRego, issuers), metadata.Pairs(proxy.CallersKey, "ingress/alb"), "", true},
+		"an ingress without an issuer": {newFixtureWith(t, userRego, issuers), metadata.Pairs(proxy.CallersKey, "ingress/other"), "", false},
 		"nobody":                       {plain, nil, "", false},
 		"a caller":                     {plain, nil, web, false},
 		"a caller by a file":           {plain, metadata.Pairs(proxy.CallersKey, proxy.ForeignCallers), web, false},

@@ -22,11 +22,10 @@ func broughtBy(in policy.Input) jwt.From {
 }
 
 // withholdUsers takes from a request what a load balancer says of its user, and returns the names
-// of those headers, unless it comes from an ingress, from a caller whom an issuer names, or in a
-// mesh that lets it through: applications believe it, and most of it is not signed.
+// of those headers, unless it comes from an ingress or a caller whom an issuer names, or the proxy
+// says that it passes: applications believe it, and most of it is not signed.
 func (st *state) withholdUsers(ctx context.Context, in policy.Input) []string {
-	from := broughtBy(in)
-	if from.Ingress != "" || st.verifier != nil && st.verifier.issuers.TakesALB(from) ||
+	if st.verifier != nil && st.verifier.issuers.TakesALB(broughtBy(in)) ||
 		slices.Contains(metadata.ValueFromIncomingContext(ctx, proxy.LetThroughKey), proxy.UnsafeUserHeaders) {
 		return nil
 	}

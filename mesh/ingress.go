@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"signet.example/proxy"
 )
@@ -17,12 +18,16 @@ type ListenerIngress struct {
 	// Ranges are addresses as 10.0.1.0/24 or 10.0.1.7, of which each is in one list alone.
 	Ranges []string `yaml:"ranges" json:"ranges" check:"required items=1..64 each.len=2..43"`
 	// Passes names what else than X-Forwarded-For, -Proto and -Port they set by themselves,
-	// or take from callers: of [proxy.WithheldHeaders], which no other caller may say.
-	Passes []string `yaml:"passes,omitempty" json:"passes,omitempty" check:"items=1..2"`
+	// or take from callers: kinds of [proxy.WithheldHeaders], and [proxy.UserHeaders] where they
+	// have users log in. No other caller may say it.
+	Passes []string `yaml:"passes,omitempty" json:"passes,omitempty" check:"items=1..3"`
 	// HealthCheckPath is answered to them whatever the policy says, where it is not that of
 	// the listener's own health check, which is in any case.
 	HealthCheckPath string `yaml:"healthCheckPath,omitempty" json:"healthCheckPath,omitempty" check:"len=1..1024 pattern=path"`
 }
+
+// passable are the kinds that an ingress may pass.
+var passable = []string{proxy.UnsafeAddressHeaders, proxy.UnsafeHostHeaders, proxy.UnsafeUserHeaders}
 
 // Ingress is a ListenerIngress.
 type Ingress struct {
@@ -56,8 +61,8 @@ func (ru *ruler) ingress(path string, list []ListenerIngress) {
 			before = append(before, r)
 		}
 		for j, kind := range in.Passes {
-			if kind != proxy.UnsafeHostHeaders && kind != proxy.UnsafeAddressHeaders || slices.Contains(in.Passes[:j], kind) {
-				ru.fail(fmt.Sprintf("%s.passes[%d]", at, j), "%q is not one of %s and %s, each once", kind, proxy.UnsafeHostHeaders, proxy.UnsafeAddressHeaders)
+			if !slices.Contains(passable, kind) || slices.Contains(in.Passes[:j], kind) {
+				ru.fail(fmt.Sprintf("%s.passes[%d]", at, j), "%q is not one of %s, each once", kind, strings.Join(passable, ", "))
 			}
 		}
 	}

@@ -26,8 +26,8 @@ func IngressOf(callers string) (name string, ok bool) {
 // replaces it by what the sender wrote.
 const PortKey = "x-signet-port"
 
-// LetThroughKey is the metadata by which a proxy tells the agent what its mesh lets through of that
-// which is the agent's to withhold: [UnsafeUserHeaders].
+// LetThroughKey is the metadata by which a proxy tells the agent what its mesh lets through, or an
+// ingress is declared to pass, of that which is the agent's to withhold: [UnsafeUserHeaders].
 const LetThroughKey = "x-signet-let-through"
 
 // UnderscoresKey is the metadata by which a proxy tells the agent which headers with an underscore

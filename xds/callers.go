@@ -82,10 +82,12 @@ func (c callers) believe(m *hcmv3.HttpConnectionManager) {
 
 // withholds reports whether a header of a kind is taken from such callers.
 func (c callers) withholds(kind, header string) bool {
-	if c.ingress == nil {
-		return true
-	}
-	return header != forwardedPort && !slices.Contains(c.ingress.Passes, kind)
+	return c.ingress == nil || header != forwardedPort && !c.passes(kind)
+}
+
+// passes reports whether such callers are declared to say what is in headers of a kind.
+func (c callers) passes(kind string) bool {
+	return c.ingress != nil && slices.Contains(c.ingress.Passes, kind)
 }
 
 // forged is what is taken from callers beside what is taken from all. What else is said of users

@@ -31,7 +31,7 @@ func (b *builder) passed() []string {
 // which headers it is neither to refuse nor to withhold.
 func (b *builder) questions(c callers) []*corev3.HeaderValue {
 	list := c.metadata()
-	if b.unsafe(proxy.UnsafeUserHeaders) {
+	if b.unsafe(proxy.UnsafeUserHeaders) || c.passes(proxy.UnsafeUserHeaders) {
 		list = append(list, &corev3.HeaderValue{Key: proxy.LetThroughKey, Value: proxy.UnsafeUserHeaders})
 	}
 	if names := b.passed(); names != nil {

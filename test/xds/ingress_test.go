@@ -303,7 +303,7 @@ func TestTLSAloneSaysNothingOfACallerBeforeIt(t *testing.T) {
 // clients' taken.
 func TestWhoItsUserIsAnApplicationHearsFromAnIngressAndWhoPassesItOn(t *testing.T) {
 	const request = "GET /q HTTP/1.1\r\nHost: x\r\nX-Amzn-Oidc-Identity: ana\r\nX-Amzn-Oidc-Identity: eve\r\nX-AMZN-OIDC-ACCESSTOKEN: t\r\nX-Amzn-Mtls-Clientcert-Subject: CN=ana\r\nX-Amzn-Trace-Id: Root=1\r\nConnection: close\r\n\r\n"
-	alb, stranger := loopback(), loopback()
+	alb, unmoved, mtls, stranger := loopback(), loopback(), loopback(), loopback()
 	login, err := jwt.ALBSpec{
 		Issuer: "https://login.example", Clients: []string{"c"}, Signers: []string{"arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"},
 		Ingress: []string{"alb"}, Callers: []string{"spiffe://test.example/shop/edge"},
@@ -323,7 +323,7 @@ func TestWhoItsUserIsAnApplicationHearsFromAnIngressAndWhoPassesItOn(t *testing.
 			Shape: proxy.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: decider.socket, WayoutSocket: decider.socket, EnvoyVersion: "1.40.0"},
 		}
 	}
-	in.proxy = startProxy(t, of("", optionsOf("orders", "ingress: [{name: alb, ranges: ["+alb+"]}]")), in.pki)
+	in.proxy = startProxy(t, of("", optionsOf("orders", "ingress: [{name: alb, ranges: ["+alb+"]}, {name: unmoved, ranges: ["+unmoved+"]}, {name: mtls, ranges: ["+mtls+"], passes: [user-headers]}]")), in.pki)
 	heard := func(r *http.Response) bool {
 		t.Helper()
 		arrived := in.app.take()
@@ -350,6 +350,12 @@ func TestWhoItsUserIsAnApplicationHearsFromAnIngressAndWhoPassesItOn(t *testing.
 	}
 	if !heard(rawFrom(t, alb, in.addr, request)) {
 		t.Error("not from the load balancer")
+	}
+	if !heard(rawFrom(t, mtls, in.addr, request)) {
+		t.Error("not from an ingress that passes it")
+	}
+	if heard(rawFrom(t, unmoved, in.addr, request)) {
+		t.Error("from a neighbour that has not moved")
 	}
 	if heard(rawFrom(t, stranger, in.addr, request)) {
 		t.Error("from a stranger")
