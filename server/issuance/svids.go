@@ -2,6 +2,8 @@ package issuance
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -179,7 +181,7 @@ func (s *SVIDs) Agent(ctx context.Context, agent spiffeid.ID, csr []byte) (chain
 	return chain, err
 }
 
-// CheckCSR returns why a request has no chance, before anything is spent on it. The
+// CheckCSR returns why an agent's own request has no chance, before anything is spent on it. The
 // signer checks again, and more: it trusts nobody.
 func (s *SVIDs) CheckCSR(der []byte) error {
 	if err := checkSize(der); err != nil {
@@ -189,10 +191,23 @@ func (s *SVIDs) CheckCSR(der []byte) error {
 	if err != nil {
 		return fault.New(fault.Invalid, "certificate request: %v", err)
 	}
+	if err := checkKey(csr.PublicKey); err != nil { // before anything is computed with it
+		return err
+	}
 	if err := csr.CheckSignature(); err != nil {
 		return fault.New(fault.Invalid, "certificate request: %v", err)
 	}
 	return nil
+}
+
+// checkKey takes what agents make, P-256, and P-384, which the signer would take as well. Others
+// cost more than what a caller has paid: a signature by an RSA key as large as a request has
+// room for is 20 ms to verify.
+func checkKey(key any) error {
+	if k, ok := key.(*ecdsa.PublicKey); ok && (k.Curve == elliptic.P256() || k.Curve == elliptic.P384()) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "certificate request: an agent's key is ECDSA on P-256 or P-384")
 }
 
 func checkSize(csr []byte) error {

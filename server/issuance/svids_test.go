@@ -2,10 +2,16 @@ package issuance
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -203,7 +209,8 @@ func TestWhatTheSignerRefusesAndWhatItFailsAtAreToldApart(t *testing.T) {
 
 func TestARequestThatNobodySignedForItsKeyHasNoChance(t *testing.T) {
 	d := newDesk()
-	good, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, newKey(t))
+	good := requestOf(t, newKey(t))
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,9 +219,71 @@ func TestARequestThatNobodySignedForItsKeyHasNoChance(t *testing.T) {
 	for name, c := range map[string]struct {
 		csr  []byte
 		good bool
-	}{"good": {good, true}, "forged": {forged, false}, "empty": {nil, false}, "text": {[]byte("csr"), false}, "huge": {make([]byte, maxCSR+1), false}} {
+	}{
+		"good": {good, true}, "on P-384": {requestOf(t, p384), true},
+		"forged": {forged, false}, "empty": {nil, false}, "text": {[]byte("csr"), false}, "huge": {make([]byte, maxCSR+1), false},
+	} {
 		if err := d.CheckCSR(c.csr); (err == nil) != c.good || err != nil && !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// What is dear to verify is refused by its kind alone, and its signature is not looked at.
+func TestAKeyThatNoAgentMakesIsRefusedBeforeItsSignatureIsVerified(t *testing.T) {
+	d := newDesk()
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, csr := range map[string][]byte{"RSA of 32,000 bits": hugeRSA(t), "P-521": requestOf(t, p521)} {
+		if err := d.CheckCSR(csr); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "an agent's key is ECDSA") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func requestOf(t *testing.T, key any) []byte {
+	t.Helper()
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return csr
+}
+
+// hugeRSA is a request with a key of 32,000 bits, which nobody has, and of no more bytes than
+// are taken.
+func hugeRSA(t *testing.T) []byte {
+	t.Helper()
+	n := new(big.Int).SetBit(big.NewInt(1), 31_999, 1)
+	spki, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: 65537})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := asn1.Marshal(struct {
+		Version    int
+		Subject    asn1.RawValue
+		Key        asn1.RawValue
+		Attributes []asn1.RawValue `asn1:"tag:0,set"`
+	}{Subject: asn1.RawValue{FullBytes: []byte{0x30, 0}}, Key: asn1.RawValue{FullBytes: spki}, Attributes: []asn1.RawValue{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := asn1.Marshal(struct {
+		Info      asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{
+		asn1.RawValue{FullBytes: info},
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue},
+		asn1.BitString{Bytes: make([]byte, 4000), BitLength: 32_000},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x509.ParseCertificateRequest(csr); err != nil || len(csr) > maxCSR {
+		t.Fatalf("it is none that would be verified: %d bytes, %v", len(csr), err)
+	}
+	return csr
 }

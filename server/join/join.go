@@ -85,7 +85,7 @@ type Config struct {
 
 	First     Limits // of keys of nobody, what the handshake of a connection has paid for, by connection
 	Strangers Limits // of keys of nobody, what they ask for beside it, by where they come from
-	Lanes     Lanes  // in which what strangers show is verified, by where they come from
+	Lanes     Lanes  // in which what may be rubbish is verified, by where it comes from
 	Known     Limits // of those that joined, by host key and whether it is served there; of those that may join, by token
 
 	// Group is the group that evidence leads to, or why there is none.
@@ -117,15 +117,15 @@ type Caller struct {
 
 // Attest joins an agent by evidence of its host, or renews one by its host key.
 func (d *Desk) Attest(ctx context.Context, c Caller, req *api.AttestRequest) (*api.AttestResponse, error) {
-	stranger, err := d.pay(ctx, c, req)
+	turn, err := d.pay(ctx, c, req)
 	if err != nil {
 		return nil, err
 	}
-	// Before a token is used up: a request that cannot succeed should not cost it.
-	if err := d.cfg.SVIDs.CheckCSR(req.GetCsr()); err != nil {
+	node, err := d.verify(ctx, c, req, turn)
+	if err != nil {
 		return nil, err
 	}
-	agent, err := d.agent(ctx, c, req, stranger)
+	agent, err := d.agent(ctx, c, req, node)
 	if err != nil {
 		return nil, err
 	}
@@ -156,17 +156,11 @@ func (d *Desk) stands(ctx context.Context, agent string) error {
 // quote what the host sent.
 func refused(err error) error { return fault.New(fault.Denied, "%s", plain.Text(err.Error())) }
 
-// agent is the id of the agent that the caller is, or is from now on.
-func (d *Desk) agent(ctx context.Context, c Caller, req *api.AttestRequest, stranger bool) (string, error) {
+// agent is the id of the agent that the caller is, or is from now on. What it has shown is
+// verified.
+func (d *Desk) agent(ctx context.Context, c Caller, req *api.AttestRequest, node nodes.Node) (string, error) {
 	if nodes.Method(req) == "" {
 		return d.known(ctx, c, req)
-	}
-	node, err := d.verify(ctx, c, req, stranger)
-	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
-		return "", refused(err)
-	}
-	if err != nil {
-		return "", err
 	}
 	d.cfg.Vouched(c.Conn)
 	group, err := d.cfg.Group(node)

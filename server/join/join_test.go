@@ -106,7 +106,10 @@ func (w *table) Admit(_ context.Context, _, instance string, _ netip.Addr) error
 
 func (w *table) Joined(_, instance string, _ netip.Addr) { w.note("joined as %s", instance) }
 
-func (w *table) CheckCSR([]byte) error { return w.csr }
+func (w *table) CheckCSR([]byte) error {
+	w.note("check its request")
+	return w.csr
+}
 
 func (w *table) Agent(_ context.Context, agent spiffeid.ID, _ []byte) ([][]byte, error) {
 	w.note("issue")
@@ -172,7 +175,7 @@ func TestAHostIsEnrolledAfterItsEvidenceWasPaidForAndVerified(t *testing.T) {
 	if err != nil || !strings.HasPrefix(id, "web-") {
 		t.Fatalf("%q, %v", id, err)
 	}
-	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over", "vouched", "enrol", "joined as run-key", "audit attest of agent "+id, "issue")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "verify on key", "its turn is over", "vouched", "enrol", "joined as run-key", "audit attest of agent "+id, "issue")
 }
 
 func TestARequestWithoutAChanceUsesNothingUp(t *testing.T) {
@@ -181,7 +184,11 @@ func TestARequestWithoutAChanceUsesNothingUp(t *testing.T) {
 	if _, err := w.attest("key", true); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	w.wants("first pay 1 of :0key")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "its turn is over")
+	if _, err := w.attest("key", false); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "its turn is over") // without evidence as well
 }
 
 func TestEvidenceThatIsNotPaidForIsNotVerified(t *testing.T) {
@@ -249,13 +256,13 @@ func TestAHostThatDoesNotJoinLeavesNothingBehind(t *testing.T) {
 	if _, err := w.attest("key", true); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over", "vouched", "enrol")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "verify on key", "its turn is over", "vouched", "enrol")
 	w.err = fmt.Errorf("%w: %s", nodes.ErrEvidence, "a \x1b[31mlie")
 	_, err := w.attest("key", true)
 	if !errors.Is(err, fault.Denied) || strings.ContainsRune(err.Error(), '\x1b') {
 		t.Errorf("err = %q", err)
 	}
-	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "verify on key", "its turn is over")
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "verify on key", "its turn is over")
 }
 
 // Evidence that can be given again is a host's, whatever its host key.
@@ -270,7 +277,7 @@ func TestEvidenceThatWasGivenBeforeIsTheSameAgentAlsoWhenItIsBanned(t *testing.T
 	if err != nil || again != first {
 		t.Errorf("agent %q is %q now: %v", first, again, err)
 	}
-	w.wants("first pay 1 of :0another key", "turn of 192.0.2.1/32", "verify on another key", "its turn is over", "vouched", "admit run-another key", "enrol", "audit attest of agent "+first, "issue")
+	w.wants("first pay 1 of :0another key", "turn of 192.0.2.1/32", "check its request", "verify on another key", "its turn is over", "vouched", "admit run-another key", "enrol", "audit attest of agent "+first, "issue")
 	w.admit = fault.New(fault.Conflict, "it is connected")
 	if _, err := w.attest("a copy's key", true); !errors.Is(err, fault.Conflict) || slices.Contains(w.did, "enrol") {
 		t.Errorf("while it is connected: %v, %v", w.did, err)
@@ -303,7 +310,13 @@ func TestAnAgentThatJoinedComesBackByItsHostKeyAlone(t *testing.T) {
 	if again, err := w.attest("key", false); err != nil || again != id {
 		t.Errorf("agent %q is %q: %v", id, again, err)
 	}
-	w.wants("known pay 2 of keyelsewhere", "admit run-key", "issue")
+	w.wants("known pay 2 of keyelsewhere", "check its request", "admit run-key", "issue")
+	if _, err := w.attest("key", true); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"known pay 2 of keyelsewhere", "turn of 192.0.2.1/32", "check its request", "verify on key", "its turn is over"}; !slices.Equal(w.did[:len(want)], want) {
+		t.Errorf("evidence with its key: %v", w.did)
+	}
 	w.admit = fault.New(fault.Conflict, "another one is served")
 	if _, err := w.attest("key", false); !errors.Is(err, fault.Conflict) || slices.Contains(w.did, "issue") {
 		t.Errorf("beside another one: %v, %v", w.did, err)

@@ -10,6 +10,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/server/conns"
 	"signet.example/server/fault"
+	"signet.example/store"
 )
 
 // Limits is how much verifying each may ask for.
@@ -28,7 +29,7 @@ type Lanes interface {
 	Enter(owner string, within time.Duration) (leave func(over bool))
 }
 
-// inLane is how long a stranger waits for its turn; it has no longer for its connection.
+// inLane is how long a caller waits for its turn; it has no longer for its connection.
 const inLane = 5 * time.Second
 
 // pay takes the attestation of a caller out of a bucket, before anything of
@@ -40,8 +41,9 @@ const inLane = 5 * time.Second
 //
 // What a stranger shows may be good or rubbish, and nothing tells which before it is verified.
 // So the first on each connection is paid for by the handshake, which cost as much: who sends
-// rubbish from an address takes nothing from others there.
-func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (stranger bool, err error) {
+// rubbish from an address takes nothing from others there. All that it shows is verified in a turn, and
+// so is evidence with a key that has joined, of which a role has as many as it likes.
+func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (turn bool, err error) {
 	id, joined := d.cfg.Agents.OfKey(c.HostKey)
 	w, err := d.cfg.Evidence.Weigh(ctx, req, d.cfg.Clock())
 	switch {
@@ -54,7 +56,7 @@ func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (stran
 		if d.cfg.Instances.ServedAt(id, c.Remote) {
 			where = "there"
 		}
-		return false, d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
+		return nodes.Method(req) != "", d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
 	case w.Own != nil:
 		d.cfg.Vouched(c.Conn)
 		return false, d.cfg.Known.Take(string(w.Own), w.Units)
@@ -68,9 +70,10 @@ func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (stran
 // source is where a caller comes from.
 func (c Caller) source() string { return conns.Source(c.Remote).String() }
 
-// verify checks a host's evidence; a stranger's in its turn.
-func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, stranger bool) (nodes.Node, error) {
-	if stranger {
+// verify checks a caller's request for a certificate, and its host's evidence where it has any;
+// where it is to wait for its turn, in that.
+func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, turn bool) (nodes.Node, error) {
+	if turn {
 		leave := d.cfg.Lanes.Enter(c.source(), inLane)
 		if leave == nil {
 			return nodes.Node{}, fault.Limit
@@ -80,5 +83,16 @@ func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, str
 	if err := ctx.Err(); err != nil { // its connection gave way meanwhile
 		return nodes.Node{}, err
 	}
-	return d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, d.cfg.Clock())
+	// Before a token is used up: a request that cannot succeed should not cost it.
+	if err := d.cfg.SVIDs.CheckCSR(req.GetCsr()); err != nil {
+		return nodes.Node{}, err
+	}
+	if nodes.Method(req) == "" {
+		return nodes.Node{}, nil
+	}
+	node, err := d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, d.cfg.Clock())
+	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
+		return nodes.Node{}, refused(err)
+	}
+	return node, err
 }
