@@ -81,12 +81,15 @@ func (t *task) checkApplication(c *value) {
 	}
 	for _, key := range []string{"environment", "secrets"} {
 		for _, e := range t.of(c, key).items() {
-			if name := t.literal(e, "name"); strings.EqualFold(name, "http_proxy") {
+			if name := t.literal(e, "name"); slices.Contains(proxyVariables, strings.ToLower(name)) {
 				t.refuse(e, t.container(c, key), "has %s already: lead calls of the mesh to %s by the application's own configuration, and convert with --way-out none", name, wayOut)
 			}
 		}
 	}
 }
+
+// proxyVariables are those that clients obey, in either case: which of them wins differs by client.
+var proxyVariables = []string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 // checkContainer refuses one whose name is not known, or in which lists are not that are looked into.
 func (t *task) checkContainer(c *value, lists ...string) {

@@ -51,3 +51,41 @@ func TestNullIsNotThere(t *testing.T) {
 		t.Error(r.Definition)
 	}
 }
+
+func TestAProxyOfOnesOwnIsRefusedInEitherCase(t *testing.T) {
+	for _, name := range []string{"no_proxy", "NO_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"} {
+		text := in(t, file(t, "orders.json"), `"PORT"`, `"`+name+`"`)
+		_, err := ecs.Convert("x.json", text, options(t))
+		if err == nil || !strings.Contains(err.Error(), "containerDefinitions[app].environment: has "+name+" already") {
+			t.Errorf("%s: %v", name, err)
+		}
+		o := options(t)
+		o.WayOut = ecs.ByItself
+		if _, err := ecs.Convert("x.json", text, o); err != nil {
+			t.Errorf("%s, and nothing is set: %v", name, err)
+		}
+	}
+}
+
+// TestWhatSomebodyHasToLookAtIsNoted: each note by what is in the definition, and not without it.
+func TestWhatSomebodyHasToLookAtIsNoted(t *testing.T) {
+	orders := file(t, "orders.json")
+	for want, more := range map[string]string{
+		"containerDefinitions[app].healthCheck asks by wget":            `"healthCheck": {"command": ["CMD-SHELL", "wget -q http://localhost:8080/ping"]}, `,
+		"containerDefinitions[app].environmentFiles: the files are not": `"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::b/x.env"}], `,
+	} {
+		for _, there := range []bool{true, false} {
+			text := orders
+			if there {
+				text = in(t, orders, `"portMappings": [{"containerPort": 8080`, more+`"portMappings": [{"containerPort": 8080`)
+			}
+			r, err := ecs.Convert("x.json", text, options(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if noted := strings.Contains(strings.Join(r.Notes, "\n"), want); noted != there {
+				t.Errorf("%s: %v, in\n%s", want, noted, strings.Join(r.Notes, "\n"))
+			}
+		}
+	}
+}

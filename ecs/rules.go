@@ -282,6 +282,12 @@ func (t *task) convertApplication(c *value) {
 		t.object(t.member("name", "http_proxy"), t.member("value", wayOut)),
 		t.object(t.member("name", "no_proxy"), t.member("value", strings.Join(without, ","))),
 	)
+	if v := t.of(c, "environmentFiles"); v != nil {
+		t.note("%s: the files are not looked at: where they have http_proxy or no_proxy, take those out, or convert with --way-out none", t.container(c, "environmentFiles"))
+	}
+	if asks := t.of(t.of(c, "healthCheck"), "command"); asks != nil && strings.Contains(t.d.text[asks.start:asks.end], "wget") {
+		t.note("%s asks by wget, and BusyBox's obeys http_proxy and no no_proxy: what it asks of localhost goes to the proxy, and is 404. Write `wget -Y off …` there, which BusyBox's has, or `wget --no-proxy …` for GNU's", t.container(c, "healthCheck"))
+	}
 	t.note("%s calls through its proxy where its client obeys http_proxy (curl, Go, Python, Ruby; not Java, and Node only if told to); https and tcp go out by themselves. Services that the mesh does not declare are 404 there: add their names to no_proxy", t.container(c))
 }
 
