@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"signet.example/internal/plain"
 )
 
 // mostInstances is as many as the API gives at most.
@@ -13,6 +15,10 @@ const mostInstances = 1000
 // mostAnswer is more than a thousand instances have with thirty attributes each, and mostValue
 // more than one of them has.
 const mostAnswer, mostValue = 64 << 20, 512 << 10
+
+// mostPlace is as long as the text of an address can be, and mostNamed how much of a text of an
+// answer an error has.
+const mostPlace, mostNamed = 45, 64
 
 // found is one instance in an answer.
 type found struct {
@@ -49,7 +55,7 @@ func reduce(r io.Reader) ([]byte, error) {
 			err = d.Decode(&skipped)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, fmt.Errorf("%s: %w", plain.Clip(fmt.Sprint(key), mostNamed), err)
 		}
 	}
 	if _, err := d.Token(); err != nil {
@@ -77,8 +83,10 @@ func instances(d *json.Decoder) ([]found, error) {
 		}
 		place := map[string]string{}
 		for _, name := range []string{attributeIPv4, attributeIPv6, attributePort} {
-			if text, ok := in.Attributes[name]; ok {
+			if text, ok := in.Attributes[name]; ok && len(text) <= mostPlace {
 				place[name] = text
+			} else if ok {
+				place[name] = "" // no address, and no port, as what it was
 			}
 		}
 		list = append(list, found{place})
@@ -93,7 +101,7 @@ func opens(d *json.Decoder, with json.Delim) error {
 	case err != nil:
 		return err
 	case t != with:
-		return fmt.Errorf("%v in the place of %s", t, with)
+		return fmt.Errorf("%s in the place of %s", plain.Clip(fmt.Sprint(t), mostNamed), with)
 	}
 	return nil
 }

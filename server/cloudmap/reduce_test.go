@@ -41,6 +41,7 @@ func TestWhatIsNoAnswerOfCloudMapIsNotBelieved(t *testing.T) {
 		{`{"Instances": [` + strings.Repeat(`{},`, 2*mostInstances) + one + `]}`, []Instance{}},
 		{`{"Instances": [` + strings.Repeat(one+",", 2*mostInstances) + one + `]}`, []Instance{{"10.0.0.1", 80}}},
 		{`{"Instances": [{"Attributes": {"aws_instance_ipv4": "10.0.0.1", "\ud800": "\u0000\n"}}, {"Attributes": null, "InstanceId": {"x": 1}}]}`, []Instance{}},
+		{`{"Instances": [{"Attributes": {"AWS_INSTANCE_IPV4": "10.0.0.1", "AWS_INSTANCE_PORT": "` + strings.Repeat("0", 46) + `80"}}]}`, []Instance{}},
 		{"", nil},
 		{"{}", nil},
 		{"[]", nil},
@@ -61,6 +62,20 @@ func TestWhatIsNoAnswerOfCloudMapIsNotBelieved(t *testing.T) {
 		list, _, err := asking(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(c.body)) }).Discover(t.Context(), Question{Namespace: "shop.local", Service: "orders"})
 		if (err == nil) != (c.want != nil) || !slices.Equal(list, c.want) {
 			t.Errorf("%.200s: %v, %v", c.body, list, err)
+		}
+	}
+}
+
+// Of what no address and no port is nothing is kept, and of what no answer is little in an error.
+func TestTextsOfAnAnswerThatAreTooLongAreNotKept(t *testing.T) {
+	long := strings.Repeat("x", 200<<10)
+	left, err := reduce(strings.NewReader(`{"Instances": [{"Attributes": {"AWS_INSTANCE_IPV4": "` + long + `", "AWS_INSTANCE_PORT": "` + long + `"}}]}`))
+	if err != nil || len(left) > 100 || !strings.Contains(string(left), attributePort) {
+		t.Errorf("%d bytes are kept: %.200s, %v", len(left), left, err)
+	}
+	for _, body := range []string{`{"` + long + `": ]}`, `"` + long + `"`} {
+		if _, err := reduce(strings.NewReader(body)); err == nil || len(err.Error()) > 200 {
+			t.Errorf("%.20s: %.300v", body, err)
 		}
 	}
 }

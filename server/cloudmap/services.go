@@ -59,7 +59,8 @@ type Config struct {
 // answer, for as long as it fails.
 type Services struct {
 	Config
-	renew watched.Signal
+	renew watched.Signal // what is asked for may be other questions
+	ended watched.Signal // there is room for a question
 
 	mu     sync.Mutex // guards what follows, and what it leads to
 	tried  map[proxy.Ref]*attempt
@@ -85,7 +86,7 @@ type Failure struct {
 
 // New returns Services that have asked nothing.
 func New(c Config) *Services {
-	return &Services{Config: c, renew: watched.NewSignal(), tried: map[proxy.Ref]*attempt{}, asking: map[proxy.Ref]bool{}}
+	return &Services{Config: c, renew: watched.NewSignal(), ended: watched.NewSignal(), tried: map[proxy.Ref]*attempt{}, asking: map[proxy.Ref]bool{}}
 }
 
 // Answers are the last good ones.
@@ -114,6 +115,7 @@ func (s *Services) Run(ctx context.Context) error {
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	var seen *Answers
+	var asked map[proxy.Ref]Question
 	for {
 		now, changed := s.Shared.Get()
 		if now != seen {
@@ -125,20 +127,23 @@ func (s *Services) Run(ctx context.Context) error {
 			return nil
 		case <-changed:
 			continue
+		case <-s.ended:
 		case <-s.renew:
+			asked = s.Asked()
 		case <-timer.C:
+			asked = s.Asked()
 		}
-		timer.Reset(s.refresh(ctx, &calls))
+		timer.Reset(s.refresh(ctx, asked, &calls))
 	}
 }
 
 // refresh begins to ask what is due, as far as there is room, and returns in how long the next is.
 // Each question that ends has Run look again.
-func (s *Services) refresh(ctx context.Context, calls *sync.WaitGroup) time.Duration {
-	asked := s.Asked()
+func (s *Services) refresh(ctx context.Context, asked map[proxy.Ref]Question, calls *sync.WaitGroup) time.Duration {
+	now := s.Clock() // read once: what comes due after that is the next one, and not what waits for room
 	s.forget(asked)
 	for node, q := range asked {
-		if t, due := s.due(node, q); due && s.begin(node, t.err != "") {
+		if t, due := s.due(node, q, now); due && s.begin(node, t.err != "") {
 			calls.Go(func() {
 				s.ask(ctx, node, t)
 				s.end(node)
@@ -149,7 +154,7 @@ func (s *Services) refresh(ctx context.Context, calls *sync.WaitGroup) time.Dura
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tried {
-		if in := t.next.Sub(s.Clock()); in > 0 { // what is due waits for room
+		if in := t.next.Sub(now); in > 0 { // what is due waits for room
 			next = min(next, in)
 		}
 	}
@@ -181,7 +186,7 @@ func (s *Services) end(node proxy.Ref) {
 	s.mu.Lock()
 	delete(s.asking, node)
 	s.mu.Unlock()
-	s.renew.Wake()
+	s.ended.Wake()
 }
 
 // forget drops what is not asked for any more, or was an answer to another question.
@@ -198,7 +203,7 @@ func (s *Services) forget(asked map[proxy.Ref]Question) {
 }
 
 // due returns what was tried, and reports whether it is time to ask.
-func (s *Services) due(node proxy.Ref, q Question) (attempt, bool) {
+func (s *Services) due(node proxy.Ref, q Question, now time.Time) (attempt, bool) {
 	_, known := s.Answers().Of(node)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +214,7 @@ func (s *Services) due(node proxy.Ref, q Question) (attempt, bool) {
 	case !known && t.err == "": // another server has let go of it
 		return attempt{of: q}, true
 	}
-	return *t, !t.next.After(s.Clock())
+	return *t, !t.next.After(now)
 }
 
 // ask asks one question and takes what comes of it.

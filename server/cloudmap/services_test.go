@@ -71,6 +71,7 @@ type fake struct {
 	revision          int64
 	err               error
 	discovers, checks int
+	lists             int // how often it was asked which questions there are
 }
 
 func (f *fake) Discover(context.Context, Question) ([]Instance, int64, error) {
@@ -98,6 +99,7 @@ func (f *fake) become(change func()) {
 func (f *fake) questions() map[proxy.Ref]Question {
 	f.Lock()
 	defer f.Unlock()
+	f.lists++
 	return f.asked
 }
 
@@ -138,6 +140,23 @@ func TestAnAnswerIsToldWithoutWaitingForThoseThatDoNotCome(t *testing.T) {
 			t.Errorf("told after %s", after)
 		}
 	})
+}
+
+// What comes due while others are looked at is the next to be asked, and not forgotten.
+func TestWhatComesDueWhileOthersAreLookedAtIsAskedNext(t *testing.T) {
+	begun := time.Now()
+	reads := 0
+	s := New(Config{
+		Asker: &fake{}, Every: 5 * time.Second, Shared: &watched.Value[*Answers]{}, Log: slog.New(slog.DiscardHandler),
+		Clock: func() time.Time { reads++; return begun.Add(time.Duration(reads) * 10 * time.Millisecond) },
+	})
+	q := Question{Namespace: "shop.local", Service: "orders"}
+	s.tried[orders] = &attempt{of: q, err: "no answer", next: begun.Add(15 * time.Millisecond)}
+	var calls sync.WaitGroup
+	if next := s.refresh(t.Context(), map[proxy.Ref]Question{orders: q}, &calls); next > 15*time.Millisecond {
+		t.Errorf("it is asked in %s", next)
+	}
+	calls.Wait()
 }
 
 // A hundred services of which nobody hears keep nobody waiting who is.
@@ -213,9 +232,14 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 			}
 		}
 		has("asked at once", "10.0.0.1")
+		lists := 0 // of what is asked for
+		f.become(func() { lists = f.lists })
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		f.become(func() {
+			if n := f.lists - lists; n > 20 {
+				t.Errorf("in a minute without a change what is asked for was listed %d times", n)
+			}
 			if f.discovers > 4 || f.checks < 7 || f.checks > 16 {
 				t.Errorf("in a minute without a change: asked for instances %d times, for the revision %d times", f.discovers, f.checks)
 			}
