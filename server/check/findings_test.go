@@ -253,7 +253,12 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG040", "nobody may call out", sevError, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody fits", Applications: []string{"unix:uid:1"}})},
 		{"SIG041", "anybody can", sevWarning, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", SpeakerProblem: "anybody can"})},
 		{"SIG042", "may call out through it", sevInfo, proxyOf(&api.ProxyStatus{Speaker: "unix:uid:1", Applications: []string{"unix:uid:1"}})},
-		{"SIG043", "health check of port 80 of shop/web: no other endpoint", sevError, proxyOf(ill())},
+		{"SIG043", "health check of port 80 of shop/web: no other endpoint", sevError, func(l *Look) {
+			p := ill()
+			p.Failing = []uint32{81, 80, 80} // as an agent can say: it has no port 81
+			proxyOf(p)(l)
+			l.Endpoints = registered(t, p)
+		}},
 		{"SIG043", "health check of port 80 of shop/web: callers go elsewhere", sevWarning, func(l *Look) {
 			proxyOf(ill())(l)
 			l.Endpoints = registered(t, ill(), well())

@@ -37,7 +37,7 @@ func (l Look) reports() []*api.Finding {
 		for _, p := range r.GetProxies() {
 			list = append(list, ofProxy(id, p)...)
 			list = append(list, ofSpeaker(id, p)...)
-			list = append(list, l.ofApplication(id, p)...)
+			list = append(list, l.ofApplication(st.Agent.ID, id, p)...)
 		}
 		if r.GetPeerMode() == api.Report_LEGACY {
 			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
@@ -91,19 +91,25 @@ func ofProxy(agent string, p *api.ProxyStatus) []*api.Finding {
 	return list
 }
 
-// ofApplication is about the ports at which a proxy's application fails its health check.
-func (l Look) ofApplication(agent string, p *api.ProxyStatus) []*api.Finding {
+// ofApplication is about the ports at which a proxy's application fails its health check, of
+// those at which callers have its endpoint.
+func (l Look) ofApplication(agent, id string, p *api.ProxyStatus) []*api.Finding {
 	if p.GetState() != api.ProxyStatus_READY {
 		return nil
 	}
 	var list []*api.Finding
 	at := fleet.RefOf(p)
-	for _, port := range p.GetFailing() {
+	all := l.Endpoints.Of(at)
+	own := slices.IndexFunc(all, func(e *fleet.Endpoint) bool { return e.Agent == agent && e.Proxy == p.GetName() })
+	if own < 0 {
+		return nil
+	}
+	for _, port := range all[own].Failing {
 		severity, callers := sevWarning, "callers go elsewhere, as long as half of its endpoints are healthy"
-		if !slices.ContainsFunc(l.Endpoints.Of(at), func(e *fleet.Endpoint) bool { return e.Gone.IsZero() && e.HealthyAt(port) }) {
+		if !slices.ContainsFunc(all, func(e *fleet.Endpoint) bool { return e.Gone.IsZero() && e.HealthyAt(port) }) {
 			severity, callers = sevError, "no other endpoint of it is healthy there, so that callers call all of them"
 		}
-		list = append(list, finding(findApplication, severity, fmt.Sprintf("proxy %s of %s", p.GetName(), agent),
+		list = append(list, finding(findApplication, severity, fmt.Sprintf("proxy %s of %s", p.GetName(), id),
 			"see the application's own log; correct it, or the healthCheck of the listener, and `signet apply` that",
 			"the application behind it fails the health check of port %d of %s/%s: %s", port, at.Mesh, at.Name, callers))
 	}
