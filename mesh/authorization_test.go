@@ -80,15 +80,10 @@ func TestOptionsOfAMeshThatIsNotThereOrSayNothingAreRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for content, want := range map[string]string{
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {authorization: watch}\n":                              "enforce, observe",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {}\n":                                                  "authorization",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [x_role, X_Forwarded_For]}\n": "X_Forwarded_For many applications read it as x-forwarded-for",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [x_real-ip]}\n":               "read it as x-real-ip",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [x_signet_denied]}\n":         "read it as x-signet-denied",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [transfer_encoding]}\n":       "two requests in one",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [x-role]}\n":                  "has no underscore",
-		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [\"a_b,c_d\"]}\n":             "is not a header name",
-		"kind: VirtualNodeOptions\nmetadata: {name: m}\nspec: {}\n":                                           "says nothing of the node",
+		"kind: MeshOptions\nmetadata: {name: m}\nspec: {authorization: watch}\n":                  "enforce, observe",
+		"kind: MeshOptions\nmetadata: {name: m}\nspec: {}\n":                                      "authorization",
+		"kind: MeshOptions\nmetadata: {name: m}\nspec: {headersWithUnderscores: [\"a_b,c_d\"]}\n": "is not a header name",
+		"kind: VirtualNodeOptions\nmetadata: {name: m}\nspec: {}\n":                               "says nothing of the node",
 	} {
 		docs, err := mesh.Split("m.yaml", []byte("apiVersion: signet.example/v1alpha1\n"+content))
 		if err != nil {

@@ -26,8 +26,8 @@ type ListenerIngress struct {
 	HealthCheckPath string `yaml:"healthCheckPath,omitempty" json:"healthCheckPath,omitempty" check:"len=1..1024 pattern=path"`
 }
 
-// passable are the kinds that an ingress may pass.
-var passable = []string{proxy.UnsafeAddressHeaders, proxy.UnsafeHostHeaders, proxy.UnsafeUserHeaders}
+// ingressPasses are the kinds that an ingress may pass.
+var ingressPasses = []string{proxy.UnsafeAddressHeaders, proxy.UnsafeHostHeaders, proxy.UnsafeUserHeaders}
 
 // Ingress is a ListenerIngress.
 type Ingress struct {
@@ -61,8 +61,8 @@ func (ru *ruler) ingress(path string, list []ListenerIngress) {
 			before = append(before, r)
 		}
 		for j, kind := range in.Passes {
-			if !slices.Contains(passable, kind) || slices.Contains(in.Passes[:j], kind) {
-				ru.fail(fmt.Sprintf("%s.passes[%d]", at, j), "%q is not one of %s, each once", kind, strings.Join(passable, ", "))
+			if !slices.Contains(ingressPasses, kind) || slices.Contains(in.Passes[:j], kind) {
+				ru.fail(fmt.Sprintf("%s.passes[%d]", at, j), "%q is not one of %s, each once", kind, strings.Join(ingressPasses, ", "))
 			}
 		}
 	}

@@ -1,16 +1,35 @@
 package mesh
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
+	"signet.example/internal/manifest"
 	"signet.example/proxy"
 )
 
 // HeadersWithUnderscores are those of the mesh that its proxies pass on, in lower case and sorted;
-// no request has another one (docs/decisions/088).
+// no request has another one (docs/decisions/088). What is stored by a release that could pass a
+// name on that this one cannot is not among them.
 func (g *Graph) HeadersWithUnderscores(mesh string) []string {
-	return lowered(g.meshOptions(mesh).HeadersWithUnderscores)
+	return passable(g.meshOptions(mesh).HeadersWithUnderscores)
+}
+
+// NotPassed are the names that an object has its mesh pass on and that it cannot. An apply of such
+// an object is refused; one that is stored is served without them.
+func NotPassed(r *Resource) manifest.Errors {
+	s, ok := r.Spec.(*MeshOptionsSpec)
+	if !ok {
+		return nil
+	}
+	var errs manifest.Errors
+	for i, name := range s.HeadersWithUnderscores {
+		if why := notPassed(name); why != "" {
+			errs = append(errs, r.fieldError(fmt.Sprintf("spec.headersWithUnderscores[%d]", i), manifest.Clip(name)+" "+why))
+		}
+	}
+	return errs
 }
 
 // Unseen are the headers with underscores that routes of a mesh look at and no request has,
@@ -59,7 +78,12 @@ func Underscored(r *Resource) []string {
 	for _, m := range matches {
 		names = append(names, m.underscored()...)
 	}
-	return slices.DeleteFunc(lowered(names), func(name string) bool { return notPassed(name) != "" })
+	return passable(names)
+}
+
+// passable are the names that a mesh can pass on, nil for none.
+func passable(names []string) []string {
+	return lowered(slices.DeleteFunc(slices.Clone(names), func(name string) bool { return notPassed(name) != "" }))
 }
 
 func (m Match) underscored() (names []string) {

@@ -132,6 +132,7 @@ func TestWhatApplyRefusesOfASpecIsReadBackAllTheSame(t *testing.T) {
 		{"Entry", "unix:uid:7", "unix:user:web", "spec.selectors[0]"},
 		{"Binding", "unix:uid:7", "docker:label:a:b", "spec.selectors[0]"},
 		{"VirtualNode", "meshRef: {name: shop}", "meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}], serviceDiscovery: {dns: {hostname: $HOST}}", "spec.serviceDiscovery.dns.hostname"},
+		{"MeshOptions", "authorization: enforce", "headersWithUnderscores: [color_header, x_request_id]", "spec.headersWithUnderscores[1]"},
 		{"JWTIssuer", "audiences: [web]", "audiences: [\"web-*\"]", "spec.audiences[0]"},
 	} {
 		o, err := kinds.Parse(document(t, strings.Replace(samples[c.kind], c.old, c.now, 1)), td)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -146,7 +147,7 @@ func (o *Object) SameAs(old *Object) bool {
 // is stored is served: what this version does not translate or could never use.
 func (o *Object) Refused() manifest.Errors {
 	if o.Resource != nil {
-		return append(mesh.Unsupported(o.Resource), mesh.Unfilled(o.Resource)...)
+		return slices.Concat(mesh.Unsupported(o.Resource), mesh.Unfilled(o.Resource), mesh.NotPassed(o.Resource))
 	}
 	return o.refused
 }
