@@ -89,7 +89,11 @@ func Convert(file, text string, o Options) (*Result, error) {
 		err = errors.Join(err, errors.Join(t.problems...))
 		if err == nil {
 			r.IAM = append(r.IAM, t.roles(domain))
-			r.Objects += t.objects()
+			for _, o := range t.objects() {
+				if !strings.Contains(r.Objects, o) { // a role of several definitions has one group
+					r.Objects += o
+				}
+			}
 		}
 		r.Notes = append(r.Notes, t.notes...)
 	}
@@ -127,9 +131,8 @@ func (d *document) registered() (*document, error) {
 		}
 		return d.again(indented(d.text))
 	}
-	if tags := d.root.get("tags"); tags != nil && len(tags.children) > 0 && described.get("tags") == nil {
-		text := (&task{d: d}).member("tags", raw(d.text[tags.start:tags.end]))
-		described.insert(text, nil)
+	if tags := d.root.get("tags").items(); len(tags) > 0 && described.get("tags") == nil {
+		described.insert((&task{d: d}).tags(tags), nil)
 	}
 	w := writer{from: d.text}
 	w.value(described)
@@ -145,11 +148,25 @@ func (d *document) registered() (*document, error) {
 	return d.again(strings.TrimRight(text, "\r\n") + "\n")
 }
 
+// tags are those of an answer, as the definition has them, on one line.
+func (t *task) tags(of []*value) string {
+	var all []string
+	for _, tag := range of {
+		var members []string
+		for _, c := range tag.children {
+			members = append(members, t.member(c.name, c.val.literal()))
+		}
+		all = append(all, string(t.object(members...)))
+	}
+	return t.member("tags", raw("["+strings.Join(all, ", ")+"]"))
+}
+
 func (d *document) again(text string) (*document, error) {
 	next, err := read(d.file, text)
 	if err != nil {
 		return nil, err
 	}
+	next.made = true
 	return next.withoutDescribed()
 }
 
@@ -168,5 +185,9 @@ func (d *document) withoutDescribed() (*document, error) {
 	w.b.WriteString(d.text[:d.root.start])
 	w.value(d.root)
 	w.b.WriteString(d.text[d.root.end:])
-	return read(d.file, w.b.String())
+	next, err := read(d.file, w.b.String())
+	if err == nil {
+		next.made = true
+	}
+	return next, err
 }

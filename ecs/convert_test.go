@@ -310,7 +310,7 @@ func TestWhatCannotBeConvertedIsRefusedByName(t *testing.T) {
 		return strings.Replace(text, old, new, 1)
 	}
 	for want, text := range map[string]string{
-		"x.json:1:1: want a task definition":                                      `{"a": 1}`,
+		"x.json:1:1: want a task definition":                                      "{\n\"a\": 1}",
 		"x.json:1:1: a list, as Terraform's":                                      `[]`,
 		"x.json: is empty":                                                        " \n",
 		"x.json:1:2: is no JSON":                                                  "{\n",

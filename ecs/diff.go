@@ -3,6 +3,7 @@ package ecs
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
@@ -113,11 +114,64 @@ func (d *document) hidden() string {
 			return
 		}
 		for _, c := range v.children {
-			walk(c.val)
+			switch mayBeSecret(c) {
+			case all:
+				leaves(c.val, hide)
+			case functions:
+				for _, item := range c.val.items() {
+					if item.kind == mapping {
+						walk(item)
+					} else {
+						hide(item)
+					}
+				}
+			default:
+				walk(c.val)
+			}
 		}
 	}
 	walk(d.root)
 	return b.String() + d.text[at:]
+}
+
+// how much of a member is hidden.
+type how int
+
+const (
+	nothing   how = iota
+	functions     // what is not written out, or at an anchor: a variable may be in it
+	all
+)
+
+func mayBeSecret(c child) how {
+	switch strings.ToLower(c.name) {
+	case "environment", "secrets":
+		if c.val.kind == list {
+			return functions
+		}
+		return all
+	case "command", "entrypoint":
+		var words []string
+		for _, v := range c.val.items() {
+			words = append(words, v.literal())
+		}
+		if !slices.ContainsFunc(commands, func(ours []string) bool { return slices.Equal(ours, words) }) {
+			return all
+		}
+	case "options", "dockerlabels": // of a log's driver, which may have a token
+		return all
+	}
+	return nothing
+}
+
+// leaves calls do with all that has nothing below it.
+func leaves(v *value, do func(*value)) {
+	if len(v.children) == 0 {
+		do(v)
+	}
+	for _, c := range v.children {
+		leaves(c.val, do)
+	}
 }
 
 // variable is the name and value of what has both, in either spelling.

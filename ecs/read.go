@@ -19,6 +19,7 @@ type document struct {
 	file string
 	text string
 	yaml bool
+	made bool // by convert, so that its places are nobody's
 	root *value
 }
 
@@ -56,13 +57,16 @@ func (d *document) readJSON(start int) error {
 
 // errorAt is a mistake at an offset of the text.
 func (d *document) errorAt(at int, path, format string, args ...any) error {
-	at = max(0, min(at, len(d.text)))
-	line := 1 + strings.Count(d.text[:at], "\n")
-	column := at - strings.LastIndexByte(d.text[:at], '\n')
 	msg := fmt.Sprintf(format, args...)
 	if path != "" {
 		msg = path + ": " + msg
 	}
+	if d.made {
+		return fmt.Errorf("%s: %s", d.file, msg)
+	}
+	at = max(0, min(at, len(d.text)))
+	line := 1 + strings.Count(d.text[:at], "\n")
+	column := at - strings.LastIndexByte(d.text[:at], '\n')
 	return fmt.Errorf("%s:%d:%d: %s", d.file, line, column, msg)
 }
 

@@ -89,3 +89,18 @@ func TestWhatSomebodyHasToLookAtIsNoted(t *testing.T) {
 		}
 	}
 }
+
+// TestAnApplicationThatDoesNotWaitIsFoundByItsPortsOrAsTheOnlyOne: no container has to depend on the Envoy.
+func TestAnApplicationThatDoesNotWaitIsFoundByItsPortsOrAsTheOnlyOne(t *testing.T) {
+	alone := in(t, file(t, "orders.json"), `"dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}],`, "")
+	for name, text := range map[string]string{"by its ports": alone, "as the only one": in(t, alone, `"portMappings": [{"containerPort": 8080, "protocol": "tcp"}],`, "")} {
+		r, err := ecs.Convert("x.json", text, options(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := definition(t, "x.json", r.Definition)
+		if container(d, "signet-stop") == nil || environment(container(d, "app"))["http_proxy"] == nil || container(d, "app")["dependsOn"] == nil || container(d, "xray-daemon")["dependsOn"] != nil {
+			t.Errorf("%s: nobody is the application:\n%s", name, r.Definition)
+		}
+	}
+}

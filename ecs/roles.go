@@ -1,7 +1,9 @@
 package ecs
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -43,35 +45,61 @@ func (t *task) roles(domain string) Roles {
 var roleARN = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 
 // notInNames is what a role's name may have and an object's may not.
-var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+var notInNames = regexp.MustCompile(`^-|[^A-Za-z0-9._-]+`)
 
-// objects are the group of the tasks of this role, and whose proxies they are; "" where the
+// maxName of an object, in bytes.
+const maxName = 253
+
+// named is the name of an object by that of something else: the same, where it can be, else one
+// that no other has.
+func named(of string) string {
+	if !notInNames.MatchString(of) && len(of) <= maxName {
+		return of
+	}
+	return told(of, of)
+}
+
+// told is a name that is told from others by all of what it is for.
+func told(of, from string) string {
+	sum := sha256.Sum256([]byte(from))
+	end := "-" + hex.EncodeToString(sum[:4])
+	of = strings.TrimLeft(notInNames.ReplaceAllString(of, "-"), "-")
+	return of[:min(len(of), maxName-len(end))] + end
+}
+
+// objects are the group of the tasks of this role, and whose proxies they are; none where the
 // definition does not say both.
-func (t *task) objects() string {
+func (t *task) objects() []string {
 	role := t.get("taskRoleArn").literal()
 	mesh, kind, name, ok := parts(t.proxy)
 	if !ok || !roleARN.MatchString(role) {
 		t.note("apply a NodeGroup with the selector aws_task:role:ARN of the task's role, and a Binding for its proxy (docs/TASKS.md): the definition names them by functions")
-		return ""
+		return nil
 	}
-	group := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(role[strings.LastIndexByte(role, '/')+1:]), "-"), "-")
-	binding := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(mesh+"-"+name), "-"), "-")
+	group := named(role[strings.LastIndexByte(role, '/')+1:])
+	binding := named(mesh + "." + name)
+	switch {
+	case strings.Contains(mesh+name, "."):
+		binding = told(mesh+"."+name, strings.Join([]string{mesh, kind, name}, "/"))
+	case kind == "virtualGateway": // of the same name as a virtual node, perhaps
+		binding = named(mesh + ".gateway." + name)
+	}
 	more := ""
 	if kind == "virtualNode" {
 		more = ", applications: [namespace]"
 	}
 	t.note("the server's configuration has %s in join.aws_task.accounts[].roles (docs/AGENT.md)", role)
-	return fmt.Sprintf(`apiVersion: signet.example/v1alpha1
+	return []string{fmt.Sprintf(`apiVersion: signet.example/v1alpha1
 kind: NodeGroup
 metadata: {name: %s}
 spec: {selectors: [%s]}
 ---
-apiVersion: signet.example/v1alpha1
+`, quoted(group), quoted("aws_task:role:"+role)), fmt.Sprintf(`apiVersion: signet.example/v1alpha1
 kind: Binding
 metadata: {name: %s}
 spec: {group: %s, mesh: %s, %s: %s, selectors: [%s]%s}
 ---
-`, quoted(group), quoted("aws_task:role:"+role), quoted(binding), quoted(group), quoted(mesh), kind, quoted(name), quoted("signet:proxy:"+name), more)
+`, quoted(binding), quoted(group), quoted(mesh), kind, quoted(name), quoted("signet:proxy:"+name), more)}
 }
 
 // parts are those of mesh/MESH/virtualNode/NAME, or of its ARN.

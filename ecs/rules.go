@@ -21,6 +21,14 @@ const (
 	leastStop, usualStop = 17, 30
 )
 
+// commands are those of Signet's image: the Envoy's, its health check's, and that of what is stopped first.
+var (
+	command   = []string{"task"}
+	healthy   = []string{"CMD", "signet", "agent", "health", "--wait", "4s"}
+	toldFirst = []string{"agent", "stop", "--on-term"}
+	commands  = [][]string{command, healthy, toldFirst}
+)
+
 // withoutProxy are the addresses that are asked without the proxy: the task's own, its metadata and credentials.
 var withoutProxy = []string{"127.0.0.1", "localhost", "169.254.170.2", "169.254.169.254"}
 
@@ -138,7 +146,7 @@ func (t *task) findApplications() {
 			func(c *value) bool { return len(t.of(c, "portMappings").items()) > 0 },
 			func(*value) bool { return true },
 		} {
-			if t.applications == nil {
+			if len(t.applications) == 0 {
 				t.applications = slices.DeleteFunc(slices.Clone(others), func(c *value) bool { return t.helper(c) || !is(c) })
 			}
 		}
@@ -179,9 +187,9 @@ func (t *task) convertRedirect() {
 func (t *task) convertEnvoy() {
 	c := t.envoy
 	t.set(c, "image", t.options.Image, t.because(t.container(c, "image"), "Signet's agent with Envoy, in the place of App Mesh's"))
-	t.set(c, "command", []string{"task"}, t.because(t.container(c, "command"), "the image is also that of a host's agent: this is the agent of one task"))
+	t.set(c, "command", command, t.because(t.container(c, "command"), "the image is also that of a host's agent: this is the agent of one task"))
 	t.set(c, "healthCheck", t.object(
-		t.member("command", []string{"CMD", "signet", "agent", "health", "--wait", "4s"}), t.member("interval", 5), t.member("timeout", 5), t.member("retries", 3), t.member("startPeriod", 10),
+		t.member("command", healthy), t.member("interval", 5), t.member("timeout", 5), t.member("retries", 3), t.member("startPeriod", 10),
 	), t.because(t.container(c, "healthCheck"), "healthy is an Envoy that serves with its identity; the image has no shell and no curl"))
 	if user := t.of(c, "user"); user != nil && !user.is(userOfAgent) {
 		t.set(c, "user", userOfAgent, t.because(t.container(c, "user"), "the image's folders are that user's, and an agent that is root starts no Envoy as root"))
@@ -253,12 +261,12 @@ func (t *task) shareVolume() {
 
 // convertApplication has it wait for the proxy, and call through it.
 func (t *task) convertApplication(c *value) {
-	healthy := t.object(t.member("containerName", t.name), t.member("condition", "HEALTHY"))
+	waits := t.object(t.member("containerName", t.name), t.member("condition", "HEALTHY"))
 	switch on := t.waitsForEnvoy(c); {
 	case on == nil:
-		t.add(c, "dependsOn", []*Change{t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, and is stopped before it")}, healthy)
+		t.add(c, "dependsOn", []*Change{t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, and is stopped before it")}, waits)
 	case !t.of(on, "condition").is("HEALTHY"):
-		on.replace(string(healthy), t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, not when the container does"))
+		on.replace(string(waits), t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, not when the container does"))
 	}
 	if t.options.WayOut != ByVariable {
 		t.note("%s calls services of the mesh through %s, by its own configuration: nothing leads it there", t.container(c), wayOut)
@@ -298,7 +306,7 @@ func (t *task) addStop() {
 		on = append(on, string(t.object(t.member("containerName", t.literal(c, "name")), t.member("condition", "START"))))
 	}
 	members := []string{
-		t.member("name", stopName), t.member("image", t.options.Image), t.member("command", []string{"agent", "stop", "--on-term"}),
+		t.member("name", stopName), t.member("image", t.options.Image), t.member("command", toldFirst),
 		t.member("essential", false), t.member("stopTimeout", usualStop),
 		t.member("dependsOn", raw("["+strings.Join(on, ", ")+"]")), t.member("mountPoints", raw("["+string(t.mount())+"]")),
 	}
