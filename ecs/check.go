@@ -63,6 +63,7 @@ func (t *task) checkEnvoy() {
 			if value := t.literal(e, "value"); namesResource(name) {
 				named = append(named, name+"="+value)
 				t.proxy = cmp.Or(value, t.proxy)
+				t.gateway = t.gateway || strings.Contains(value, "/virtualGateway/") || t.gatewayByFunction(t.of(e, "value"))
 			}
 		}
 	}
@@ -90,6 +91,13 @@ func (t *task) checkApplication(c *value) {
 
 // proxyVariables are those that clients obey, in either case: which of them wins differs by client.
 var proxyVariables = []string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+
+// gatewayByFunction reports whether a function, as its text has it, makes the name of a gateway.
+func (t *task) gatewayByFunction(v *value) bool {
+	return v != nil && v.kind == opaque && aGateway.MatchString(t.d.text[v.start:v.end])
+}
+
+var aGateway = regexp.MustCompile(`\bvirtualGateway\b`)
 
 // checkContainer refuses one whose name is not known, or in which lists are not that are looked into.
 func (t *task) checkContainer(c *value, lists ...string) {

@@ -71,12 +71,25 @@ func TestAProxyOfOnesOwnIsRefusedInEitherCase(t *testing.T) {
 func TestWhatSomebodyHasToLookAtIsNoted(t *testing.T) {
 	orders := file(t, "orders.json")
 	for want, more := range map[string]string{
+		"EgressIgnoredIPs is a function":                                "EgressIgnoredIPs",
+		"runtimePlatform.cpuArchitecture: the image":                    "ARM64",
+		"containerDefinitions[envoy].dockerLabels has 9901":             "dockerLabels",
 		"containerDefinitions[app].healthCheck asks by wget":            `"healthCheck": {"command": ["CMD-SHELL", "wget -q http://localhost:8080/ping"]}, `,
 		"containerDefinitions[app].environmentFiles: the files are not": `"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::b/x.env"}], `,
 	} {
 		for _, there := range []bool{true, false} {
 			text := orders
-			if there {
+			switch {
+			case !there:
+			case more == "EgressIgnoredIPs":
+				text = in(t, orders, `"value": "169.254.170.2,169.254.169.254"`, `"value": {"Ref": "Ignored"}`)
+			case more == "ARM64":
+				text = in(t, orders, `"tags"`, `"runtimePlatform": {"cpuArchitecture": "ARM64"}, "tags"`)
+			case more == "dockerLabels":
+				text = in(t, orders, `"user": "1337",
+            "ulimits"`, `"user": "1337", "dockerLabels": {"prometheus-port": "9901"},
+            "ulimits"`)
+			default:
 				text = in(t, orders, `"portMappings": [{"containerPort": 8080`, more+`"portMappings": [{"containerPort": 8080`)
 			}
 			r, err := ecs.Convert("x.json", text, options(t))
@@ -101,6 +114,36 @@ func TestAnApplicationThatDoesNotWaitIsFoundByItsPortsOrAsTheOnlyOne(t *testing.
 		d := definition(t, "x.json", r.Definition)
 		if container(d, "signet-stop") == nil || environment(container(d, "app"))["http_proxy"] == nil || container(d, "app")["dependsOn"] == nil || container(d, "xray-daemon")["dependsOn"] != nil {
 			t.Errorf("%s: nobody is the application:\n%s", name, r.Definition)
+		}
+	}
+}
+
+func TestWhoWaitsForWhatWaitsForTheEnvoyIsAnApplication(t *testing.T) {
+	text := in(t, file(t, "orders.json"), `"dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}],`, `"dependsOn": [{"containerName": "migration", "condition": "SUCCESS"}, {"containerName": "round", "condition": "START"}],`)
+	text = in(t, text, `"containerDefinitions": [`, `"containerDefinitions": [
+        {"name": "migration", "image": "m:1", "essential": false, "dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}]},
+        {"name": "round", "image": "r:1", "dependsOn": [{"containerName": "round", "condition": "START"}]},`)
+	r, err := ecs.Convert("x.json", text, options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := definition(t, "x.json", r.Definition)
+	for name, want := range map[string]bool{"migration": true, "app": true, "round": false} {
+		if got := environment(container(d, name))["http_proxy"] != nil; got != want {
+			t.Errorf("%s is an application: %v", name, got)
+		}
+	}
+}
+
+func TestAGatewayIsKnownByTheTextOfItsFunction(t *testing.T) {
+	stack := file(t, "stack.yaml")
+	for _, value := range []string{"!Sub 'mesh/${MeshName}/virtualGateway/edge'", "!Join ['/', [mesh, !Ref MeshName, virtualGateway, edge]]"} {
+		r, err := ecs.Convert("x.yaml", in(t, stack, "!Sub 'mesh/${MeshName}/virtualNode/payments'", value), options(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(r.Definition, "signet-stop") || strings.Contains(r.Definition, "http_proxy") || r.Objects != "" {
+			t.Errorf("%s: somebody is behind it", value)
 		}
 	}
 }

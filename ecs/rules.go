@@ -125,9 +125,22 @@ func (t *task) waitsForEnvoy(c *value) *value {
 	return nil
 }
 
+// waitsBehindEnvoy reports whether a container waits for the Envoy, or for one that does, as for a migration.
+func (t *task) waitsBehindEnvoy(c *value, behind []*value) bool {
+	if t.waitsForEnvoy(c) != nil {
+		return true
+	}
+	behind = append(behind, c)
+	return slices.ContainsFunc(t.of(c, "dependsOn").items(), func(on *value) bool {
+		return slices.ContainsFunc(t.containers(), func(other *value) bool {
+			return t.literal(other, "name") == t.literal(on, "containerName") && !slices.Contains(behind, other) && t.waitsBehindEnvoy(other, behind)
+		})
+	})
+}
+
 // findApplications: those that are named, else those that wait for the Envoy, else those with ports, else all but helpers.
 func (t *task) findApplications() {
-	if strings.Contains(t.proxy, "/virtualGateway/") {
+	if t.gateway {
 		return
 	}
 	others := slices.DeleteFunc(t.containers(), func(c *value) bool { return c == t.envoy })
@@ -142,7 +155,7 @@ func (t *task) findApplications() {
 		}
 	} else {
 		for _, is := range []func(*value) bool{
-			func(c *value) bool { return t.waitsForEnvoy(c) != nil },
+			func(c *value) bool { return t.waitsBehindEnvoy(c, nil) },
 			func(c *value) bool { return len(t.of(c, "portMappings").items()) > 0 },
 			func(*value) bool { return true },
 		} {
@@ -171,6 +184,9 @@ func (t *task) convertRedirect() {
 			ignored = t.literal(e, "value")
 		}
 	}
+	if v := t.egressIgnored(); v != nil && v.kind == opaque {
+		t.note("%s: EgressIgnoredIPs is a function: add what it is to no_proxy of the application", t.at("proxyConfiguration", "properties"))
+	}
 	t.drop(t.v, "proxyConfiguration", t.because(t.at("proxyConfiguration"),
 		"nothing is redirected: callers reach the proxy at the task's own address and the service's ports, and nobody listens at 15000; the way out is an HTTP proxy"))
 	if len(t.applications) > 0 {
@@ -184,6 +200,16 @@ func (t *task) convertRedirect() {
 	}
 }
 
+// egressIgnored is where App Mesh left calls alone; nil where it says nothing.
+func (t *task) egressIgnored() *value {
+	for _, e := range t.of(t.get("proxyConfiguration"), "properties").items() {
+		if t.literal(e, "name") == "EgressIgnoredIPs" {
+			return t.of(e, "value")
+		}
+	}
+	return nil
+}
+
 func (t *task) convertEnvoy() {
 	c := t.envoy
 	t.set(c, "image", t.options.Image, t.because(t.container(c, "image"), "Signet's agent with Envoy, in the place of App Mesh's"))
@@ -193,6 +219,12 @@ func (t *task) convertEnvoy() {
 	), t.because(t.container(c, "healthCheck"), "healthy is an Envoy that serves with its identity; the image has no shell and no curl"))
 	if user := t.of(c, "user"); user != nil && !user.is(userOfAgent) {
 		t.set(c, "user", userOfAgent, t.because(t.container(c, "user"), "the image's folders are that user's, and an agent that is root starts no Envoy as root"))
+	}
+	if arch := t.of(t.get("runtimePlatform"), "cpuArchitecture"); arch != nil && !arch.is("X86_64") {
+		t.note("%s: the image %s has to be of that architecture, or of both", t.at("runtimePlatform", "cpuArchitecture"), t.options.Image)
+	}
+	if labels := t.of(c, "dockerLabels"); labels != nil && strings.Contains(t.d.text[labels.start:labels.end], "9901") {
+		t.note("%s has 9901, App Mesh's port of Envoy's statistics: nobody listens there (docs/METRICS.md)", t.container(c, "dockerLabels"))
 	}
 	if t.of(c, "environmentFiles") != nil {
 		t.note("%s: the files are not looked at: a variable in them that App Mesh had and Signet has not ends the container at its start, by name (docs/TASKS.md)", t.container(c, "environmentFiles"))
@@ -273,14 +305,9 @@ func (t *task) convertApplication(c *value) {
 		return
 	}
 	without := slices.Clone(withoutProxy)
-	for _, e := range t.of(t.get("proxyConfiguration"), "properties").items() {
-		if t.literal(e, "name") != "EgressIgnoredIPs" {
-			continue
-		}
-		for address := range strings.SplitSeq(t.literal(e, "value"), ",") {
-			if address = strings.TrimSpace(address); address != "" && !slices.Contains(without, address) {
-				without = append(without, address)
-			}
+	for address := range strings.SplitSeq(t.egressIgnored().literal(), ",") {
+		if address = strings.TrimSpace(address); address != "" && !slices.Contains(without, address) {
+			without = append(without, address)
 		}
 	}
 	t.add(c, "environment", []*Change{

@@ -20,6 +20,7 @@ type task struct {
 	envoy        *value
 	name         string // of the Envoy's container
 	proxy        string // its virtual node or gateway, as its variable has it; "" where that is a function
+	gateway      bool   // that is what it is for
 	applications []*value
 
 	changes  []*Change
