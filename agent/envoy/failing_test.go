@@ -22,6 +22,7 @@ const clusters = `{"cluster_statuses": [
  {"name": "cds_ingress_m_n_http_8080", "host_statuses": [{"stats": [{"name": "rq_total", "value": "3"}], "health_status": {"eds_health_status": "HEALTHY"}}]},
  {"name": "cds_ingress_m_n_9_tcp_90", "host_statuses": [{"health_status": {"failed_active_health_check": true, "eds_health_status": "HEALTHY"}}]},
  {"name": "cds_ingress_m_n_http_99999", "host_statuses": [{"health_status": {"failed_active_health_check": true}}]},
+ {"name": "cds_ingress_m_n_http_83", "host_statuses": [{"health_status": {"failed_active_health_check": true, "excluded_via_immediate_hc_fail": true, "eds_health_status": "HEALTHY"}}]},
  {"name": "cds_ingress_m_n_http_82"},
  {"name": "signet_authz", "host_statuses": [{"health_status": {"failed_active_health_check": true}}]}]}`
 

@@ -110,6 +110,7 @@ type application struct {
 	port    uint32
 
 	hold chan struct{} // where it is set, answers wait until it is closed
+	said atomic.Value  // a func(http.ResponseWriter, *http.Request) that begins each answer, if any
 
 	mu       sync.Mutex
 	requests []*http.Request
@@ -153,6 +154,9 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "Upgrade")
 		w.WriteHeader(http.StatusSwitchingProtocols)
 		return
+	}
+	if say, ok := a.said.Load().(func(http.ResponseWriter, *http.Request)); ok {
+		say(w, r)
 	}
 	// An application may not pretend to be a denial.
 	w.Header().Set("X-Signet-Denied", "forged")
