@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -193,6 +194,23 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 
 // Endpoints is how many the server that was started last has registered.
 func Endpoints() int { return lastRun.Load().endpoints.Count() }
+
+// Refused is how many endpoints are reported to it and not served.
+func Refused() int { return len(lastRun.Load().endpoints.Refused()) }
+
+// ServeSession serves the server that was started last a session of an agent that ends at once.
+func ServeSession(ctx context.Context, agent string) error {
+	return lastRun.Load().sessions.Serve(fleet.Peer{Agent: store.Agent{ID: agent}}, endedSession{ctx: ctx}) //nolint:contextcheck // the stream has it
+}
+
+type endedSession struct {
+	grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]
+
+	ctx context.Context //nolint:containedctx // grpc.ServerStream's own contract
+}
+
+func (s endedSession) Context() context.Context    { return s.ctx }
+func (endedSession) Recv() (*api.SessionUp, error) { return nil, io.EOF }
 
 // Instances is how many agents the server that was started last holds as served.
 func Instances() int {

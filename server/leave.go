@@ -28,20 +28,24 @@ func (a *agentAPI) Leave(ctx context.Context, _ *api.LeaveRequest) (*api.LeaveRe
 // ofTasks forgets the agents of tasks that have ended.
 func (s *server) ofTasks() *departures.Departures {
 	return departures.New(departures.Config{
-		Ends: nodes.Ends, Agents: s.statuses.All, CaughtUp: s.issued.CaughtUp, Serves: s.instances.Serves, Forget: s.forget, Log: s.log, Clock: s.clock,
+		Ends: nodes.Ends, Agents: s.statuses.All, Agent: operated{s}.Get, CaughtUp: s.issued.CaughtUp, Serves: s.instances.Serves, Forget: s.forget, Log: s.log, Clock: s.clock,
 	})
 }
 
 // forget lets go of agents that have ended. One that is banned stays, for its host key
 // to stay out.
-func (s *server) forget(ctx context.Context, ids []string, theySaid bool) error {
+func (s *server) forget(ctx context.Context, ids []string, ended func(id string) bool, theySaid bool) error {
 	unlock, err := s.common.writes.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	var gone []string
 	var errs []error
 	for _, id := range ids {
+		if !ended(id) { // it came back while this waited
+			continue
+		}
 		actor := "server"
 		if theySaid {
 			actor = "agent " + id
@@ -51,8 +55,12 @@ func (s *server) forget(ctx context.Context, ids []string, theySaid bool) error 
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			s.sessions.Drop(id)
+			gone = append(gone, id)
 		}
 	}
-	return errors.Join(append(errs, operated{s}.Follow(ctx))...)
+	errs = append(errs, operated{s}.Follow(ctx)) // ends their streams: what is dropped stays so
+	for _, id := range gone {
+		s.sessions.Drop(id)
+	}
+	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/api"
+	"signet.example/server"
 	"signet.example/test/parts"
 )
 
@@ -80,6 +81,30 @@ func TestATaskThatSaysGoodbyeIsForgottenAndNobodyElse(t *testing.T) {
 	r.start()
 	if all := r.agents(); slices.Contains(all, one.id) || !slices.Contains(all, banned.id) || len(all) != 3 {
 		t.Errorf("after a restart there are %v", all)
+	}
+}
+
+// A9-58: what it had reported was kept for ever, and who has a role can have that without end.
+func TestNothingIsKeptOfATaskThatSaysGoodbyeWhileItHasASession(t *testing.T) {
+	r, aws := newTasks(t)
+	before := server.Instances()
+	h := task(t, r, aws)
+	report, session := h.session()
+	report(proxyReport("p", "shop", "nobody's", "127.0.0.1", 80))
+	eventually(t, "its proxy is refused", func() bool { return server.Refused() == 1 })
+	if err := h.leave(); err != nil {
+		t.Fatal(err)
+	}
+	for err := error(nil); err == nil; { // until its session has ended
+		_, err = session.Recv()
+	}
+	eventually(t, "it is forgotten", func() bool { return !slices.Contains(r.agents(), h.id) })
+	eventually(t, "nothing of it is kept", func() bool { return server.Refused() == 0 && server.Instances() == before })
+	if err := server.ServeSession(t.Context(), h.id); err != nil { // that was on its way
+		t.Fatal(err)
+	}
+	if n := server.Instances(); n != before {
+		t.Errorf("%d runs are kept, before there were %d", n, before)
 	}
 }
 

@@ -79,13 +79,17 @@ func (r reports) Report(p fleet.Peer, m *api.Report) (unserved map[string]string
 	return unserved
 }
 
-// Left implements fleet.Reports.
+// Left implements fleet.Reports. Of an agent that was deleted while it had a session nothing is
+// kept.
 func (r reports) Left(agent string) {
 	r.s.endpoints.Left(agent)
 	r.s.views.Left(agent, func() bool {
 		session, _ := r.s.sessions.Of(agent)
 		return session != nil
 	})
+	if _, known := r.s.roster.Get(agent); !known {
+		r.s.sessions.Drop(agent)
+	}
 }
 
 // withdraw runs what agents of draining proxies are sent.

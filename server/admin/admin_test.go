@@ -257,7 +257,7 @@ func TestAnAgentIsForgottenOnlyWhenNothingOfItIsGood(t *testing.T) {
 	if _, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "Agent", Name: "gone"}); err != nil {
 		t.Error(err)
 	}
-	d.wants("caught up", "delete gone", "forget gone", "follow")
+	d.wants("caught up", "delete gone", "follow", "forget gone")
 	d.unread = errors.New("the signer does not answer") // a certificate that is not seen may be good
 	if _, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "Agent", Name: "gone"}); !errors.Is(err, d.unread) {
 		t.Error(err)

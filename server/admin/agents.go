@@ -75,8 +75,9 @@ func (s *Server) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.
 		return nil, err
 	}
 	resp.Revision = s.cfg.AgentRows.Revision()
+	err = s.cfg.Fleet.Follow(ctx) // before it is forgotten: a session that it has by now ends
 	s.cfg.Fleet.Forget(id)
-	return resp, s.cfg.Fleet.Follow(ctx)
+	return resp, err
 }
 
 func (s *Server) agentNamed(id string) (fleet.Status, error) {

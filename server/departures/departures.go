@@ -40,16 +40,18 @@ const (
 type Config struct {
 	// Ends reports whether agents that joined by a method are those of tasks.
 	Ends func(method string) bool
-	// Agents are all that joined.
+	// Agents are all that joined, and Agent finds one of them.
 	Agents func() []fleet.Status
+	Agent  func(id string) (fleet.Status, bool)
 	// CaughtUp returns when all of their certificates are known that were issued, or why
 	// they are not: one that is not known of may be good.
 	CaughtUp func(ctx context.Context) error
 	// Serves reports whether a run of an agent is the one that was let in last.
 	Serves func(agent, instance string) bool
-	// Forget lets go of agents for good, except those that are banned. In the audit trail it is
-	// their own doing where they said so, else the server's.
-	Forget func(ctx context.Context, ids []string, theySaid bool) error
+	// Forget lets go of agents for good, except those that are banned and those that have not
+	// ended any more when it has its turn. In the audit trail it is their own doing where they
+	// said so, else the server's.
+	Forget func(ctx context.Context, ids []string, ended func(id string) bool, theySaid bool) error
 	Log    *slog.Logger
 	Clock  func() time.Time
 }
@@ -88,22 +90,23 @@ func (d *Departures) Run(ctx context.Context) error {
 			return nil
 		case <-d.wake:
 			watched.Sleep(ctx, together)
-			d.forget(ctx, d.left(), true)
+			said := d.left()
+			d.forget(ctx, slices.Sorted(maps.Keys(said)), func(id string) bool { return d.cfg.Serves(id, said[id]) }, true)
 		case <-tick.C:
-			d.forget(ctx, d.gone(ctx), false)
+			d.forget(ctx, d.gone(ctx), d.goneStill, false)
 		}
 	}
 }
 
-// left takes those that said goodbye. An agent that came back meanwhile, with another run,
-// has not ended.
-func (d *Departures) left() []string {
+// left takes those that said goodbye, each with the run that did. An agent that came back
+// meanwhile, with another run, has not ended.
+func (d *Departures) left() map[string]string {
 	d.mu.Lock()
 	said := d.said
 	d.said = map[string]string{}
 	d.mu.Unlock()
 	maps.DeleteFunc(said, func(agent, instance string) bool { return !d.cfg.Serves(agent, instance) })
-	return slices.Sorted(maps.Keys(said))
+	return said
 }
 
 // gone are the agents of tasks that cannot come back by what they have.
@@ -117,17 +120,28 @@ func (d *Departures) gone(ctx context.Context) []string {
 		return nil
 	}
 	for _, st := range d.cfg.Agents() {
-		if st.State == api.AgentInfo_GONE && d.cfg.Ends(st.Agent.Method) && now.Sub(st.End) > Grace {
+		if d.isGone(st, now) {
 			list = append(list, st.Agent.ID)
 		}
 	}
 	return list
 }
 
+// isGone reports whether an agent is that of a task that cannot come back by what it has.
+func (d *Departures) isGone(st fleet.Status, now time.Time) bool {
+	return st.State == api.AgentInfo_GONE && d.cfg.Ends(st.Agent.Method) && now.Sub(st.End) > Grace
+}
+
+// goneStill looks again at one of those that are gone: it may have come back since.
+func (d *Departures) goneStill(id string) bool {
+	st, ok := d.cfg.Agent(id)
+	return ok && d.isGone(st, d.cfg.Clock())
+}
+
 // forget lets go of them, and tells what could not be: a sweep tries again.
-func (d *Departures) forget(ctx context.Context, ids []string, theySaid bool) {
+func (d *Departures) forget(ctx context.Context, ids []string, ended func(id string) bool, theySaid bool) {
 	for some := range slices.Chunk(ids, atOnce) {
-		if err := d.cfg.Forget(ctx, some, theySaid); err != nil && ctx.Err() == nil {
+		if err := d.cfg.Forget(ctx, some, ended, theySaid); err != nil && ctx.Err() == nil {
 			d.cfg.Log.WarnContext(ctx, "agents of tasks that ended are still there", slog.Int("agents", len(some)), slog.Any("err", err))
 		}
 	}

@@ -28,11 +28,16 @@ type fleetOf struct {
 	served map[string]string
 	forgot []string // "id by whom"
 	calls  int
+	waits  func() // where it is set: what happens while it waits for its turn to write
 	fails  error
 	behind error
 }
 
-func (f *fleetOf) forget(_ context.Context, ids []string, theySaid bool) error {
+func (f *fleetOf) forget(_ context.Context, ids []string, ended func(string) bool, theySaid bool) error {
+	if f.waits != nil {
+		f.waits()
+	}
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !ended(id) })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
@@ -59,6 +64,13 @@ func (f *fleetOf) all() (list []fleet.Status) {
 	return list
 }
 
+func (f *fleetOf) one(id string) (fleet.Status, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st, ok := f.agents[id]
+	return st, ok
+}
+
 func (f *fleetOf) caughtUp(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,7 +87,7 @@ func (f *fleetOf) forgotten() string {
 
 func (f *fleetOf) departures(t *testing.T) *departures.Departures {
 	d := departures.New(departures.Config{
-		Ends: func(method string) bool { return method == "task" }, Agents: f.all, CaughtUp: f.caughtUp,
+		Ends: func(method string) bool { return method == "task" }, Agents: f.all, Agent: f.one, CaughtUp: f.caughtUp,
 		Serves: func(agent, instance string) bool { return f.served[agent] == instance }, Forget: f.forget,
 		Log: slog.New(slog.DiscardHandler), Clock: time.Now,
 	})
@@ -123,6 +135,30 @@ func TestAHundredGoodbyesAreOneLookAtTheStore(t *testing.T) {
 		time.Sleep(time.Second)
 		if n := len(strings.Split(f.forgotten(), ", ")); n != 100 || f.calls != 1 {
 			t.Errorf("%d were forgotten in %d steps", n, f.calls)
+		}
+	})
+}
+
+// A9-58: whoever applies much has others wait for their turn to write.
+func TestATaskThatComesBackWhileItsForgettingWaitsIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := time.Now()
+		f := &fleetOf{served: map[string]string{"said": "1", "other": "1"}, agents: map[string]fleet.Status{
+			"back": status("back", "task", api.AgentInfo_GONE, end), "gone": status("gone", "task", api.AgentInfo_GONE, end),
+		}}
+		f.waits = func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.served["said"] = "2"
+			f.agents["back"] = status("back", "task", api.AgentInfo_CONNECTED, end)
+		}
+		d := f.departures(t)
+		d.Goodbye("said", "1")
+		d.Goodbye("other", "1")
+		time.Sleep(departures.Grace + 2*time.Minute)
+		synctest.Wait()
+		if got := f.forgotten(); got != "gone by the server, other by itself" {
+			t.Errorf("forgotten: %s", got)
 		}
 	})
 }

@@ -76,6 +76,9 @@ func (e *Endpoints) Report(p Peer, r *api.Report) (unserved map[string]string) {
 		next, refused = in.take(r)
 		now = now.withEndpoints(next)
 		for _, c := range in.displaced {
+			if now.sessionOf(c.Endpoint.Agent) == "" { // nothing would end it: it goes with a session
+				continue
+			}
 			list := now.refused.Get(ordered.String(c.Endpoint.Agent)).all()
 			now = now.withRefused(c.Endpoint.Agent, append(slices.Clone(list), c))
 		}

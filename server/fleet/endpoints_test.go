@@ -243,11 +243,16 @@ func (w within) MayListen(_ string, at netip.Addr) bool {
 }
 
 func TestAHostHasAnAddressOfItsGroupsRangesUnlessItIsAnotherHostsOwn(t *testing.T) {
-	cfg := configOf(inMemory())
+	known := inMemory()
+	cfg := configOf(known)
 	cfg.Hosts = within{"10.1.0.0/16", "fd00:1::/64"}
 	e := NewEndpoints(cfg)
+	r := sessionsAt(known, "one", e)
+	s := streamOf(r, "a", "its session")
+	r.enter(s)
 	at := func(agent, remote string) Peer {
-		p := hostile(agent)
+		p, now := hostile(agent), r.known()
+		p.session = now.sessionOf(agent)
 		p.Remote = netip.MustParseAddr(remote)
 		return p
 	}
@@ -276,10 +281,15 @@ func TestAHostHasAnAddressOfItsGroupsRangesUnlessItIsAnotherHostsOwn(t *testing.
 	if why := e.Unserved("a")["second"]; !strings.Contains(why, "the own address of agent c") {
 		t.Errorf("%q", why)
 	}
+	// Of one that has no session nothing is told: nothing would end that.
+	r.leave(s)
+	if e.Report(at("d", "fd00:1::2"), &api.Report{Proxies: []*api.ProxyStatus{one("p", "pay", "fd00:1::2")}}); len(e.Unserved("a")) > 0 || e.Count() != 3 {
+		t.Errorf("%d endpoints; of one that has left: %v", e.Count(), e.Unserved("a"))
+	}
 	// The range goes, and who was there by it; own addresses stay.
 	cfg.Hosts = everything{}
 	e = NewEndpoints(cfg)
-	if e.Review(); e.Count() != 2 {
+	if e.Review(); e.Count() != 3 {
 		t.Errorf("%d endpoints without the range", e.Count())
 	}
 }

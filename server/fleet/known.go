@@ -148,10 +148,10 @@ func (k *Known) left(agent string, at time.Time) *Known {
 	return k
 }
 
-// without is k without all that is known of an agent's runs.
+// without is k without all that is known of an agent's runs, and of what is not served of it.
 func (k *Known) without(agent string) *Known {
 	next := *k
-	next.runs = k.runs.Without(ordered.String(agent))
+	next.runs, next.refused = k.runs.Without(ordered.String(agent)), k.refused.Without(ordered.String(agent))
 	return &next
 }
 

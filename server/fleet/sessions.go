@@ -319,9 +319,7 @@ func (r *Sessions) leave(s *stream) {
 			now, last = now.ended(s.Session, time.Now(), s.byAgent.Load())
 			return now
 		})
-		if last {
-			r.cfg.Reports.Left(id)
-		}
+		r.cfg.Reports.Left(id) // also of an agent that was dropped meanwhile, of which nothing else tells
 	}
 	if last {
 		r.cfg.Log.Info("agent disconnected", slog.String("agent", id))
@@ -365,7 +363,8 @@ func (r *Sessions) Of(id string) (*Session, LastSession) {
 	return run.session, run.last
 }
 
-// Drop lets go of all that is known of the runs of an agent that was deleted.
+// Drop lets go of all that is known of the runs of an agent that was deleted. A session that it
+// has still ends, and Reports is told of that.
 func (r *Sessions) Drop(id string) {
 	r.mu.Lock()
 	delete(r.conns, id)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +112,34 @@ func TestNothingIsKeptOfTheConnectionOfAnAgentThatDoesNotComeBack(t *testing.T) 
 			t.Errorf("kept: %v", r.conns)
 		}
 	})
+}
+
+// A9-58: what it had reported was kept for ever, since its session's end found nothing to end.
+func TestNothingIsKeptOfAnAgentThatIsDroppedWhileItHasASession(t *testing.T) {
+	known := inMemory()
+	cfg := configOf(known)
+	e := NewEndpoints(cfg)
+	var left []string
+	r := sessionsAt(known, "one", &reports{
+		report: func(p Peer, m *api.Report) { e.Report(p, m) },
+		left:   func(agent string) { left = append(left, agent); e.Left(agent) },
+	})
+	s := streamOf(r, "x", "open")
+	s.down = make(chan *api.SessionDown, 4)
+	r.enter(s)
+	up := reportOf(1, true)
+	up.Proxies[0].Address = "192.0.2.7" // nobody's
+	if err := r.handle(t.Context(), s, &api.SessionUp{Message: &api.SessionUp_Report{Report: up}}); err != nil || len(e.Refused()) != 1 {
+		t.Fatalf("%v, refused: %v", err, e.Refused())
+	}
+	r.Drop("x")
+	if now, _ := known.Get(); !now.runs.Empty() || len(e.Refused()) > 0 {
+		t.Errorf("kept: %v, refused: %v", now.run("x"), e.Refused())
+	}
+	r.leave(s)
+	if now, _ := known.Get(); !now.runs.Empty() || !slices.Equal(left, []string{"x"}) {
+		t.Errorf("after its session: %v, told that these left: %v", now.run("x"), left)
+	}
 }
 
 // An earlier stream may have told another thing, and ended before it was mended.
