@@ -205,6 +205,9 @@ func (s *scanner) plain() (string, error) {
 	start := s.at
 	for s.at < len(s.d.text) {
 		c := s.d.text[s.at]
+		if c == '#' && s.at > start && strings.IndexByte(" \t", s.d.text[s.at-1]) >= 0 {
+			break
+		}
 		if strings.IndexByte(",]}{[\n", c) >= 0 || c == ':' && (s.at+1 == len(s.d.text) || strings.IndexByte(" \t\n,]}", s.d.text[s.at+1]) >= 0) {
 			break
 		}

@@ -45,6 +45,13 @@ type insert struct {
 	why   *Change
 }
 
+// reach has it end where its last child does, at least.
+func (v *value) reach() {
+	if n := len(v.children); n > 0 {
+		v.end = max(v.end, v.children[n-1].val.end)
+	}
+}
+
 // get is the member of that name, nil where there is none.
 func (v *value) get(name string) *value {
 	if v == nil || v.kind != mapping {

@@ -122,6 +122,7 @@ func (l lines) members(v *value, n manifest.Node) error {
 			return err
 		}
 	}
+	v.reach()
 	return nil
 }
 
@@ -134,9 +135,30 @@ func (l lines) fill(v *value, i, begin int, n manifest.Node) error {
 	end = l.trimmed(c.start, end)
 	c.mark = begin
 	begin = l.visible(min(begin, end), end)
+	if begin < end && strings.IndexByte("|>", l.d.text[begin]) >= 0 {
+		end = max(end, l.scalarEnd(c.start, begin))
+	}
 	var err error
 	c.val, err = l.place(n, begin, end)
 	return err
+}
+
+// scalarEnd is where a text of lines (| or >) ends, by the column of its name: what looks like a
+// comment at its end is of it.
+func (l lines) scalarEnd(name, begin int) int {
+	column := name - 1 - strings.LastIndexByte(l.d.text[:name], '\n')
+	at, end := begin, begin
+	for line := range strings.Lines(l.d.text[begin:]) {
+		text := strings.TrimRight(line, " \t\r\n")
+		if indent := len(text) - len(strings.TrimLeft(text, " ")); at > begin && text != "" && indent <= column {
+			break
+		}
+		if text != "" {
+			end = at + len(text)
+		}
+		at += len(line)
+	}
+	return end
 }
 
 // visible is where the value begins whose name or dash ended: on the same line, or on a later one.
@@ -194,6 +216,7 @@ func (l lines) itemsOf(v *value, n manifest.Node) error {
 			return err
 		}
 	}
+	v.reach()
 	return nil
 }
 
