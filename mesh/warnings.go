@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"signet.example/internal/manifest"
 	"signet.example/proxy"
@@ -51,6 +53,8 @@ func Warnings(r *Resource) manifest.Errors {
 			warn(h != nil && h.Path != "" && (h.Protocol == "grpc" || h.Protocol == "tcp"), // the CRD's description
 				fmt.Sprintf("spec.listeners[%d].healthCheck.path", i), "only http and http2 ask for a path")
 		}
+	case *GatewayRouteSpec:
+		w.byUser(s.form())
 	case *VirtualGatewaySpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", gateways)
@@ -78,6 +82,22 @@ func Warnings(r *Resource) manifest.Errors {
 func (w *lacking) observes(authorization, where string) {
 	if authorization == AuthorizationObserve {
 		w.errs = append(w.errs, w.doc.FieldError("spec.authorization", "observe: nothing that the policy denies is denied "+where+", only recorded: `signet decisions --denied` lists it"))
+	}
+}
+
+// byUser warns of a gateway's route that is chosen by what a load balancer says of its user: it is
+// chosen before the agent is asked, which takes that from whoever may not say it.
+func (w *lacking) byUser(f gatewayRouteForm) {
+	list := "headers"
+	if f.match.GRPC {
+		list = "metadata"
+	}
+	for i, h := range f.match.Headers {
+		name := strings.ToLower(h.Name)
+		if slices.ContainsFunc(proxy.UserHeaders(), func(begins string) bool { return strings.HasPrefix(name, begins) }) {
+			w.errs = append(w.errs, w.doc.FieldError(fmt.Sprintf("%s.match.%s[%d].name", f.path, list, i),
+				"unsafe: the route is chosen before "+name+" is taken from callers who may not say it: whoever calls the gateway chooses; have the policy decide by its user"))
+		}
 	}
 }
 
