@@ -104,6 +104,24 @@ func TestATaskJoinsByTheTokenOfItsRoleAndIsInTheGroupOfIt(t *testing.T) {
 	}
 }
 
+// A9-58: PermissionDenied ends a task that joins anew, and with it its proxies.
+func TestATaskThatIsInNoNodeGroupTriesAgainUntilItIsInOne(t *testing.T) {
+	r, aws := newTasks(t)
+	h := newHost(r)
+	joins := func() error {
+		l := h.connect()
+		return h.send(l, h.shown(l, aws, func(c map[string]any) { c["sub"] = aws.ARN("job") }))
+	}
+	wantCode(t, joins(), codes.Unavailable, "no NodeGroup's selectors fit")
+	wantCode(t, h.attest(""), codes.Unauthenticated)
+	r.apply(groupOf("jobs", "aws_task:role:"+aws.ARN("job")) + "\n---\n" + groupOf("too", "aws_task:account:"+awsAccount))
+	wantCode(t, joins(), codes.Unavailable, "jobs, too all fit this host")
+	r.apply(groupOf("too", "aws_task:role:"+aws.ARN("other")))
+	if err := joins(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEvidenceOfATaskThatIsNotTheOneItShouldBeIsRefused(t *testing.T) {
 	r, aws := newTasks(t)
 	other := parts.NewSTS(t, "210987654321")
@@ -131,9 +149,8 @@ func TestEvidenceOfATaskThatIsNotTheOneItShouldBeIsRefused(t *testing.T) {
 		"ended": {aws, func(c map[string]any) {
 			c["iat"], c["exp"] = time.Now().Add(-200*time.Second).Unix(), time.Now().Add(-90*time.Second).Unix()
 		}, "expired"},
-		"to come":                        {aws, set("iat", time.Now().Add(2*time.Minute).Unix()), "it was issued (iat) after it expires"},
-		"without an end":                 {aws, func(c map[string]any) { delete(c, "exp") }, "it has no expiry"},
-		"a role that is in no NodeGroup": {aws, set("sub", aws.ARN("job")), "no NodeGroup"},
+		"to come":        {aws, set("iat", time.Now().Add(2*time.Minute).Unix()), "it was issued (iat) after it expires"},
+		"without an end": {aws, func(c map[string]any) { delete(c, "exp") }, "it has no expiry"},
 	} {
 		h := newHost(r)
 		l := h.connect()

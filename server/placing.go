@@ -8,10 +8,15 @@ import (
 )
 
 // groupOf is the group that evidence leads to: the one that it names, or the one
-// NodeGroup whose selectors the host has.
+// NodeGroup whose selectors the host has. A task that is in none tries again: one that was
+// forgotten and joins anew would take a denial for a ban, and end with its proxies.
 func groupOf(m *model.Model, n nodes.Node) (string, error) {
 	if n.Group == "" {
-		return m.Groups().Placing.Group(n.Selectors)
+		group, err := m.Groups().Placing.Group(n.Selectors)
+		if err != nil && nodes.Ends(n.Method) {
+			return "", fault.New(fault.Unavailable, "%v", err)
+		}
+		return group, err
 	}
 	if !m.HasGroup(n.Group) {
 		return "", fault.New(fault.Denied, "the node group of this token was deleted; mint a new token")
