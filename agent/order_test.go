@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"signet.example/agent/envoy"
 )
@@ -17,7 +16,7 @@ import (
 func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
 	t.Parallel()
 	a := &agent{log: slog.New(slog.DiscardHandler), supervisor: envoy.New(envoy.Config{Log: slog.New(slog.DiscardHandler)})}
-	if a.order.early() {
+	if a.order.Early() {
 		t.Error("early, and nobody was told")
 	}
 	socket := filepath.Join(t.TempDir(), "stop.sock")
@@ -41,17 +40,11 @@ func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
 		_ = r.Body.Close()                 // the same
 	}
 	<-told.Done()
-	if !a.order.early() {
+	if !a.order.Early() {
 		t.Error("not early, and only the socket was told")
 	}
-	long := time.Now().Add(-mostEarly)
-	late := &order{}
-	late.told.Store(&long)
-	if late.early() {
-		t.Error("early for ever, where nobody ends the application")
-	}
-	a.order.ended.Store(true)
-	if a.order.early() {
+	a.order.End()
+	if a.order.Early() {
 		t.Error("early, and the container itself was told")
 	}
 	end()

@@ -118,7 +118,7 @@ type agent struct {
 	// room is what local processes may have sent that nobody has read.
 	room *underway.Room
 
-	order      order // in which a task is stopped
+	order      envoy.StopOrder // in which a task is stopped
 	supervisor *envoy.Supervisor
 	// given is what no proxy says of itself.
 	given proxy.Shape
@@ -169,7 +169,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	})
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests,
-		Heap: cfg.Mode.heap(), Outlive: cfg.outlive(), Early: a.order.early, Applications: a.listens, AccessLogs: cfg.Mode.accessLogs(), XDSSocket: socks.path(xdsSocket),
+		Heap: cfg.Mode.heap(), Outlive: cfg.outlive(), Early: a.order.Early, Applications: a.listens, AccessLogs: cfg.Mode.accessLogs(), XDSSocket: socks.path(xdsSocket),
 		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Changed: change, Metrics: m.envoys, Log: log,
 	})
@@ -203,7 +203,7 @@ func (w wantedKeys) add(k *api.WantedKey) {
 // run starts everything and stops it in the order of need: the proxies drain
 // while identity, routing and decisions still stand behind them.
 func (a *agent) run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { a.order.ended.Store(true) })()
+	defer context.AfterFunc(ctx, a.order.End)()
 	ctx, shutOut := context.WithCancelCause(ctx)
 	defer shutOut(nil)
 	under, stop := context.WithCancel(context.WithoutCancel(ctx))

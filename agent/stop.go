@@ -6,8 +6,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"sync/atomic"
-	"time"
 
 	"signet.example/agent/local"
 	"signet.example/internal/scrape"
@@ -18,29 +16,7 @@ import (
 // the application is told, so that its callers have gone elsewhere when it is.
 
 // errStopAsked ends an agent as SIGTERM does.
-var errStopAsked = errors.New("told to stop")
-
-// mostEarly is how long a task's application may be there after its agent was told by the socket:
-// on ECS what tells it may take 30 s, and then the application's own stopTimeout begins, 120 s at most.
-const mostEarly = 150 * time.Second
-
-// order is who was told to stop before whom. ECS tells the container that tells the agent, when that
-// has ended the application, and when that has ended this one: only then does its stop_timeout begin.
-type order struct {
-	told  atomic.Pointer[time.Time] // by the socket
-	ended atomic.Bool               // this container itself, by SIGTERM
-}
-
-func (o *order) tell() {
-	now := time.Now()
-	o.told.CompareAndSwap(nil, &now)
-}
-
-// early reports whether the application comes before this container, and may be there yet.
-func (o *order) early() bool {
-	told := o.told.Load()
-	return told != nil && !o.ended.Load() && time.Since(*told) < mostEarly
-}
+var errStopAsked = errors.New("asked to stop")
 
 // listenStop returns nil on a host, where the service manager tells.
 func listenStop(ctx context.Context, cfg Config) (net.Listener, error) {
@@ -54,7 +30,7 @@ func listenStop(ctx context.Context, cfg Config) (net.Listener, error) {
 func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.CancelCauseFunc) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) {
-		a.order.tell()
+		a.order.Ask()
 		stop(errStopAsked)
 		w.WriteHeader(http.StatusAccepted)
 	})

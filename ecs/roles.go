@@ -56,11 +56,11 @@ func named(of string) string {
 	if !notInNames.MatchString(of) && len(of) <= maxName {
 		return of
 	}
-	return told(of, of)
+	return distinct(of, of)
 }
 
-// told is a name that is told from others by all of what it is for.
-func told(of, from string) string {
+// distinct is a name that is set apart from others by all of what it is for.
+func distinct(of, from string) string {
 	sum := sha256.Sum256([]byte(from))
 	end := "-" + hex.EncodeToString(sum[:4])
 	of = strings.TrimLeft(notInNames.ReplaceAllString(of, "-"), "-")
@@ -80,7 +80,7 @@ func (t *task) objects() []string {
 	binding := named(mesh + "." + name)
 	switch {
 	case strings.Contains(mesh+name, "."):
-		binding = told(mesh+"."+name, strings.Join([]string{mesh, kind, name}, "/"))
+		binding = distinct(mesh+"."+name, strings.Join([]string{mesh, kind, name}, "/"))
 	case kind == "virtualGateway": // of the same name as a virtual node, perhaps
 		binding = named(mesh + ".gateway." + name)
 	}

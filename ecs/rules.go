@@ -25,8 +25,8 @@ const (
 var (
 	command   = []string{"task"}
 	healthy   = []string{"CMD", "signet", "agent", "health", "--wait", "4s"}
-	toldFirst = []string{"agent", "stop", "--on-term"}
-	commands  = [][]string{command, healthy, toldFirst}
+	stopFirst = []string{"agent", "stop", "--on-term"}
+	commands  = [][]string{command, healthy, stopFirst}
 )
 
 // withoutProxy are the addresses that are asked without the proxy: the task's own, its metadata and credentials.
@@ -333,7 +333,7 @@ func (t *task) addStop() {
 		on = append(on, string(t.object(t.member("containerName", t.literal(c, "name")), t.member("condition", "START"))))
 	}
 	members := []string{
-		t.member("name", stopName), t.member("image", t.options.Image), t.member("command", toldFirst),
+		t.member("name", stopName), t.member("image", t.options.Image), t.member("command", stopFirst),
 		t.member("essential", false), t.member("stopTimeout", usualStop),
 		t.member("dependsOn", raw("["+strings.Join(on, ", ")+"]")), t.member("mountPoints", raw("["+string(t.mount())+"]")),
 	}
