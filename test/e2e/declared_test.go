@@ -115,7 +115,9 @@ func TestAnObservedMeshIsEnforcedByWhatItDeclares(t *testing.T) {
 
 	// Enforced, with everybody's way to everybody open.
 	w.Apply(meshtest.Join(append(nodesWith(func(string) []string { return append([]string{"store"}, all...) }), optionsManifest("MeshOptions", "test", "enforce"))...))
-	eventually(t, 20*time.Second, "it is enforced", func() bool { return call("batch", "web", "GET", "/") == http.StatusForbidden })
+	for _, callee := range declaredNodes { // each proxy of them takes the revision in its own time
+		eventually(t, 20*time.Second, callee+" enforces", func() bool { return call("batch", callee, "GET", "/") == http.StatusForbidden })
+	}
 	for _, caller := range declaredNodes {
 		for _, callee := range declaredNodes {
 			w.AwaitRoute(caller, "http://"+meshtest.HostOf(callee)+"/")

@@ -143,7 +143,8 @@ func (k *task) stopper() (stop func() (string, error)) {
 			return "", err
 		}
 		rest, err := io.ReadAll(lines)
-		return out.String() + string(rest), errors.Join(err, c.Wait())
+		err = errors.Join(err, c.Wait()) // until then its output is being written
+		return out.String() + string(rest), err
 	}
 }
 
