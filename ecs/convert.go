@@ -103,7 +103,7 @@ func Convert(file, text string, o Options) (*Result, error) {
 	return r, r.write(d)
 }
 
-// write makes the new text, and looks at it again: what is written is what was meant.
+// write makes the new text, and reads it again: an edit never leaves what cannot be read.
 func (r *Result) write(d *document) error {
 	w := writer{from: d.text}
 	w.b.WriteString(d.text[:d.root.start])

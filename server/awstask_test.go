@@ -104,7 +104,7 @@ func TestATaskJoinsByTheTokenOfItsRoleAndIsInTheGroupOfIt(t *testing.T) {
 	}
 }
 
-// A9-58: PermissionDenied ends a task that joins anew, and with it its proxies.
+// A9-61: PermissionDenied ends a task that joins anew, and with it its proxies.
 func TestATaskThatIsInNoNodeGroupTriesAgainUntilItIsInOne(t *testing.T) {
 	r, aws := newTasks(t)
 	h := newHost(r)

@@ -84,7 +84,7 @@ func TestATaskThatSaysGoodbyeIsForgottenAndNobodyElse(t *testing.T) {
 	}
 }
 
-// A9-58: what it had reported was kept for ever, and who has a role can have that without end.
+// A9-60: what it had reported was kept for ever, and who has a role can have that without end.
 func TestNothingIsKeptOfATaskThatSaysGoodbyeWhileItHasASession(t *testing.T) {
 	r, aws := newTasks(t)
 	before := server.Instances()

@@ -139,7 +139,7 @@ func TestAHundredGoodbyesAreOneLookAtTheStore(t *testing.T) {
 	})
 }
 
-// A9-58: whoever applies much has others wait for their turn to write.
+// A9-62: whoever applies much has others wait for their turn to write.
 func TestATaskThatComesBackWhileItsForgettingWaitsIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		end := time.Now()

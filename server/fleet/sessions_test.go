@@ -114,7 +114,7 @@ func TestNothingIsKeptOfTheConnectionOfAnAgentThatDoesNotComeBack(t *testing.T) 
 	})
 }
 
-// A9-58: what it had reported was kept for ever, since its session's end found nothing to end.
+// A9-60: what it had reported was kept for ever, since its session's end found nothing to end.
 func TestNothingIsKeptOfAnAgentThatIsDroppedWhileItHasASession(t *testing.T) {
 	known := inMemory()
 	cfg := configOf(known)
