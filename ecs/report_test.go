@@ -134,3 +134,18 @@ taskDefinition:
 		t.Error(r.Definition)
 	}
 }
+
+// TestADefinitionThatIsAFunctionIsNoted: whether App Mesh's Envoy is in it is not known.
+func TestADefinitionThatIsAFunctionIsNoted(t *testing.T) {
+	stack := file(t, "stack.yaml")
+	const other = "  Other:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      Family: other\n      ContainerDefinitions: "
+	for containers, noted := range map[string]bool{"!If [A, [{Name: envoy}], []]": true, "[{Name: app, Image: app:1}]": false} {
+		r, err := ecs.Convert("x.yaml", in(t, stack, "  Service:\n", other+containers+"\n  Service:\n"), options(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(strings.Join(r.Notes, "\n"), "Resources.Other: its containers") != noted || !strings.Contains(r.Definition, other+containers+"\n") {
+			t.Errorf("%s: %q", containers, r.Notes)
+		}
+	}
+}

@@ -40,6 +40,7 @@ func (d *document) tasks() ([]*task, error) {
 		return []*task{{d: d, v: d.root}}, nil
 	}
 	var all []*task
+	var unknown []string
 	found := 0
 	for _, c := range resources.children {
 		if !c.val.get("Type").is("AWS::ECS::TaskDefinition") {
@@ -49,7 +50,14 @@ func (d *document) tasks() ([]*task, error) {
 		t := &task{d: d, v: c.val.get("Properties"), path: "Resources." + c.name + ".Properties", upper: true}
 		if t.v != nil && (t.get("proxyConfiguration") != nil || slices.ContainsFunc(t.get("containerDefinitions").items(), t.looksLikeEnvoy)) {
 			all = append(all, t)
+			continue
 		}
+		if t.v == nil || t.v.kind != mapping || t.get("containerDefinitions") == nil || t.get("containerDefinitions").kind != list {
+			unknown = append(unknown, "Resources."+c.name)
+		}
+	}
+	if len(all) > 0 && unknown != nil {
+		all[0].note("%s: its containers are not written out here, so that it was not looked at and stays as it is: convert it by itself if App Mesh's Envoy is among them", strings.Join(unknown, ", "))
 	}
 	if len(all) == 0 {
 		return nil, d.errorAt(resources.start, "Resources", "none of its %d AWS::ECS::TaskDefinition has a container with App Mesh's Envoy", found)
