@@ -162,9 +162,11 @@ repeat: ## what changed since BASE (default: the last commit of main elsewhere, 
 	test -n "$$pk" || { echo "no Go package differs from $(BASE)"; exit 0; }; \
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count 10 -timeout 60m $$pk
 
-# One package at a time used a third of two processors: most of it waits for processes, certificates and time-outs.
-e2e: build tools ## real Envoys, real processes, two packages at a time
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 25m ./test/...
+# Two packages at a time, as most of a run waits for processes, certificates and time-outs; test/e2e by itself, whose
+# requests under load are to find the processors that they need.
+e2e: build tools ## real Envoys, real processes
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 20m $$($(GO) list ./test/... | grep -v '/test/e2e$$')
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -count 1 -timeout 20m ./test/e2e
 
 # The release that test/yesterday/testdata is of. Not a part of CI, whose clone may lack it: there its files,
 # its requests and its messages are what today's is held to.
