@@ -191,8 +191,9 @@ func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
 		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // the server is under test
 		NextProtos: []string{"h2"},
 	}
-	// call makes a connection and a call on it, and lets others come between the steps.
-	call := func(cert tls.Certificate, shaken int, method func(api.AgentAPIClient) error) {
+	// try makes a connection and a call on it, and lets others come between the steps. It tells whether these took
+	// less than a server waits for whoever it has accepted, which a loaded host may not give them.
+	try := func(cert tls.Certificate, shaken int, method func(api.AgentAPIClient) error) (inTime bool, _ error) {
 		t.Helper()
 		cfg.Certificates = []tls.Certificate{cert}
 		tries := 0
@@ -204,6 +205,7 @@ func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
+				begun := time.Now()
 				others(0)
 				c := tls.Client(raw, cfg)
 				if err := c.HandshakeContext(ctx); err != nil {
@@ -211,14 +213,27 @@ func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
 				}
 				accepted()
 				others(shaken)
+				inTime = time.Since(begun) < 4*time.Second // a stranger has 5 after its handshake
 				return c, nil
 			}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }() // nothing was written
-		if err := method(api.NewAgentAPIClient(conn)); err != nil || tries != 1 {
-			t.Errorf("at try %d: %v", tries, err)
+		err = method(api.NewAgentAPIClient(conn))
+		if err == nil && tries != 1 {
+			err = fmt.Errorf("at try %d", tries)
+		}
+		return inTime, err
+	}
+	call := func(cert tls.Certificate, shaken int, method func(api.AgentAPIClient) error) {
+		t.Helper()
+		inTime, err := try(cert, shaken, method)
+		for again := 0; err != nil && !inTime && again < 5; again++ {
+			inTime, err = try(cert, shaken, method)
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
 	call(host.hostKey, server.MostStrangersOfOneAddress/4, func(a api.AgentAPIClient) error {
