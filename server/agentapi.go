@@ -57,7 +57,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 // requesterOf is an agent that was let in, and what hangs on its group.
 func requesterOf(c *access.Caller, m *model.Model) issuance.Requester {
 	granted := m.Groups().Granted.Group(c.Agent.Group)
-	return issuance.Requester{ID: c.ID, Agent: c.Agent.ID, Entry: func(name string) (identity.Entry, bool) {
+	return issuance.Requester{ID: c.ID, Agent: c.Agent.ID, Principal: c.Principal, Entry: func(name string) (identity.Entry, bool) {
 		g, ok := granted.Find(name)
 		if !ok {
 			return identity.Entry{}, false

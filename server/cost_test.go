@@ -114,7 +114,7 @@ func manyEntries(t *testing.T, n int) *model.Model {
 // issuesNames issues the name that is asked for.
 type issuesNames struct{}
 
-func (issuesNames) Issue(_ context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+func (issuesNames) Issue(_ context.Context, _ issuance.Share, items []*api.SignItem) ([]*api.SignResult, error) {
 	return []*api.SignResult{{Chain: [][]byte{[]byte(items[0].GetSpiffeId())}}}, nil
 }
 

@@ -26,9 +26,9 @@ const (
 )
 
 // What agents and strangers may have sent that nobody has read, in bytes: on one
-// connection, of one agent or address, of all agents, and of all strangers. An agent that
-// comes back says of 500 proxies at once what they have.
-var mostUnread = underway.Most{Conn: 32 << 20, Peer: 48 << 20, All: 256 << 20, Others: 96 << 20}
+// connection, of one agent or address, of all agents, of all strangers, and of all agents of
+// one principal. An agent that comes back says of 500 proxies at once what they have.
+var mostUnread = underway.Most{Conn: 32 << 20, Peer: 48 << 20, All: 256 << 20, Others: 96 << 20, Share: 96 << 20}
 
 // agentServerOptions are the transport limits of the agents' listener. A
 // connection lives at most half an agent SVID's lifetime, so that an agent that

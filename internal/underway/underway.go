@@ -3,7 +3,7 @@
 // a connection carry many, before any interceptor is asked: numbers of connections,
 // of calls and of bytes in a message are each sane, and their product is not.
 //
-// A [Room] counts bytes, of each connection, of each peer and of all. Where they are
+// A [Room] counts bytes, of each connection, of each peer, of peers that share one, and of all. Where they are
 // too many, the connection gives way whose bytes have been there longest: messages of
 // those who mean them are whole and taken within milliseconds, so whoever holds many
 // keeps nobody out. Those who are known and those who are not have a room each.
@@ -84,8 +84,8 @@ const (
 )
 
 // Most is what may be under way: on one connection, of one peer, of all who are known,
-// and of all others, in bytes.
-type Most struct{ Conn, Peer, All, Others int }
+// and of all others, in bytes; and of all peers that share one, where any do.
+type Most struct{ Conn, Peer, All, Others, Share int }
 
 // Why a connection gave way.
 var (
@@ -102,7 +102,8 @@ type Room struct {
 
 	mu    sync.Mutex         // guards the following, and what Conn says is
 	all   [classes]int       // bytes
-	peers map[string]int     // bytes, of those who hold any
+	peers tally              // bytes, of those who hold any
+	share tally              // bytes, of the shares that any hold
 	held  [classes]list.List // of *Conn that hold some, those first whose bytes have been there longest
 	open  map[*Conn]struct{} // that did not give way and are not closed
 	paces map[paced]*pace    // of who has any
@@ -120,7 +121,7 @@ const (
 
 // New returns an empty room.
 func New(m Most) *Room {
-	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}, open: map[*Conn]struct{}{}, paces: map[paced]*pace{}, strangers: newTurns()}
+	return &Room{most: m, patience: patience, blocked: blocked, peers: tally{}, share: tally{}, open: map[*Conn]struct{}{}, paces: map[paced]*pace{}, strangers: newTurns()}
 }
 
 // Bytes is how many bytes are under way.
@@ -170,6 +171,7 @@ type Conn struct {
 
 	// The following are guarded by room.mu.
 	peer        string
+	share       string // of several peers; "" for none
 	class       int
 	served      bool          // it has something here, and may be slow to read it
 	read, taken int           // bytes so far
@@ -200,33 +202,35 @@ func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err e
 	return c
 }
 
-// Belongs counts the connection as another peer's, who is known by now and served.
-func (c *Conn) Belongs(peer string) {
-	c.become(peer, true)
+// Belongs counts the connection as another peer's, who is known by now and served. Where it
+// is one of several that anybody can be who has what they share, such as a role of AWS, share
+// names that: all of them together have a bound besides.
+func (c *Conn) Belongs(peer, share string) {
+	c.become(peer, share, true)
 }
 
 // Known counts the connection among those of peers that are known.
 func (c *Conn) Known() {
-	c.become("", false)
+	c.become("", "", false)
 }
 
 // Served is Known for a peer that is given something: it may be slow to read it.
 func (c *Conn) Served() {
-	c.become("", true)
+	c.become("", "", true)
 }
 
 // become counts the connection as one of a known peer, the same for "", which is served
 // where it was or served says so.
-func (c *Conn) become(peer string, served bool) {
+func (c *Conn) become(peer, share string, served bool) {
 	c.room.mu.Lock()
-	out, err := c.room.become(c, cmp.Or(peer, c.peer), served || c.served)
+	out, err := c.room.become(c, cmp.Or(peer, c.peer), cmp.Or(share, c.share), served || c.served)
 	c.room.mu.Unlock()
 	end(out, err)
 }
 
 // become returns the connections that give way for it, and why. The caller holds mu.
-func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error) {
-	if c.out || c.class == known && c.peer == peer && c.served == served {
+func (r *Room) become(c *Conn, peer, share string, served bool) (out []*Conn, err error) {
+	if c.out || c.class == known && c.peer == peer && c.share == share && c.served == served {
 		return nil, nil
 	}
 	under := c.read - c.taken
@@ -236,7 +240,7 @@ func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error
 		c.mark, c.at = c.read, r.held[known].PushBack(c)
 	}
 	r.quit(c)
-	c.peer, c.class, c.served = peer, known, served
+	c.peer, c.share, c.class, c.served = peer, share, known, served
 	r.join(c)
 	r.count(c, under)
 	out, err = r.weigh(c) // answers to who is served are not counted at once
@@ -538,8 +542,18 @@ func (r *Room) add(c *Conn, n int) ([]*Conn, error) {
 // count adds to the sums. The caller holds mu.
 func (r *Room) count(c *Conn, n int) {
 	r.all[c.class] += n
-	if r.peers[c.peer] += n; r.peers[c.peer] == 0 {
-		delete(r.peers, c.peer)
+	r.peers.add(c.peer, n)
+	if c.share != "" {
+		r.share.add(c.share, n)
+	}
+}
+
+// tally is the bytes of each who holds any.
+type tally map[string]int
+
+func (t tally) add(who string, n int) {
+	if t[who] += n; t[who] == 0 {
+		delete(t, who)
 	}
 }
 
@@ -617,7 +631,9 @@ func (r *Room) tooMuch(c *Conn) (out []*Conn, err error) {
 		case c.read-c.taken > r.most.Conn:
 			gives, err = c, fmt.Errorf("%w: %d bytes on one connection", ErrFull, c.read-c.taken)
 		case r.peers[c.peer] > r.most.Peer:
-			gives, err = r.oldest(c.peer), fmt.Errorf("%w: %d bytes of %s", ErrFull, r.peers[c.peer], c.peer)
+			gives, err = r.oldest(func(o *Conn) bool { return o.peer == c.peer }), fmt.Errorf("%w: %d bytes of %s", ErrFull, r.peers[c.peer], c.peer)
+		case c.share != "" && r.share[c.share] > r.most.Share:
+			gives, err = r.oldest(func(o *Conn) bool { return o.share == c.share }), fmt.Errorf("%w: %d bytes of all of %s", ErrFull, r.share[c.share], c.share)
 		case r.all[c.class] > r.most.of(c.class):
 			gives, err = r.held[c.class].Front().Value.(*Conn), fmt.Errorf("%w: %d bytes of all", ErrFull, r.all[c.class]) //nolint:forcetypeassert // what it holds
 		}
@@ -637,12 +653,12 @@ func (m Most) of(class int) int {
 	return m.All
 }
 
-// oldest is the connection of a peer whose bytes have been there longest, of those first
-// that are not known. The caller holds mu.
-func (r *Room) oldest(peer string) *Conn {
+// oldest is the connection of those that are meant whose bytes have been there longest, of
+// those first that are not known. The caller holds mu.
+func (r *Room) oldest(of func(*Conn) bool) *Conn {
 	for class := range r.held {
 		for e := r.held[class].Front(); e != nil; e = e.Next() {
-			if c := e.Value.(*Conn); c.peer == peer { //nolint:forcetypeassert // what it holds
+			if c := e.Value.(*Conn); of(c) { //nolint:forcetypeassert // what it holds
 				return c
 			}
 		}

@@ -276,6 +276,52 @@ func TestMessagesThatNeverEndHoldNoMoreThanTheRoom(t *testing.T) {
 	}
 }
 
+// However many agents one role makes, those of others keep their room.
+func TestPeersOfOneShareHaveOneRoomTogether(t *testing.T) {
+	most := underway.Most{Conn: 64 << 10, Peer: 64 << 10, Share: 128 << 10, All: 1 << 20, Others: 1 << 20}
+	gone := map[string]int{}
+	var enter func(peer, share string) // and hold 48 KiB
+	r := underway.New(most)
+	enter = func(peer, share string) {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _ = near.Close() })
+		c := r.Enter(far, peer, func(peer string, err error) {
+			if !errors.Is(err, underway.ErrFull) || !strings.Contains(err.Error(), "of all of role:r") {
+				t.Error(err)
+			}
+			gone[peer]++
+		})
+		c.Belongs(peer, share)
+		go func() {
+			_, _ = io.WriteString(near, http2.ClientPreface+callOf1)
+			w := http2.NewFramer(near, nil)
+			_ = w.WriteData(1, false, binary.BigEndian.AppendUint32([]byte{0}, 1<<20))
+			for range 3 {
+				_ = w.WriteData(1, false, make([]byte, 16<<10))
+			}
+		}()
+		b := make([]byte, 64<<10)
+		for read := 0; read < 48<<10; {
+			n, err := c.Read(b)
+			if err != nil {
+				return // it gave way
+			}
+			read += n
+		}
+	}
+	enter("one", "")
+	enter("two", "")
+	for n := range 20 {
+		enter(fmt.Sprint("task", n), "role:r")
+	}
+	if gone["one"]+gone["two"] > 0 || len(gone) != 18 {
+		t.Errorf("gave way: %v", gone)
+	}
+	if n := r.Bytes(); n < 4*48<<10 || n > 5*48<<10 {
+		t.Errorf("%d bytes are held", n)
+	}
+}
+
 // However many there are: those give way whose bytes have been there longest.
 func TestManyPeersTogetherKeepNobodyOut(t *testing.T) {
 	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20, Others: 2 << 20})
@@ -456,7 +502,7 @@ func TestAConnectionThatIsAnothersByNowIsCountedAsHis(t *testing.T) {
 	if err := send(1000); err != nil || r.Bytes() < 1000 {
 		t.Fatalf("%v, %d", err, r.Bytes())
 	}
-	c.Belongs("two")
+	c.Belongs("two", "")
 	other := r.Enter(near, "one", nil)
 	if err := other.Close(); err != nil {
 		t.Fatal(err)

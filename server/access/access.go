@@ -70,6 +70,8 @@ type Caller struct {
 	HostKey []byte      // SHA-256 of the SPKI, of one that may join
 	ID      spiffeid.ID // of an agent
 	Agent   store.Agent // of an agent
+	// Principal is by whose credentials it joined, where any number of agents can, "" of others.
+	Principal string
 	// Instance is which run of the agent it says that it is.
 	Instance string
 
@@ -84,7 +86,7 @@ func (c *Caller) TLS() tls.ConnectionState { return c.peer.State }
 
 // Peer is the caller as the agent that it is.
 func (c *Caller) Peer() fleet.Peer {
-	return fleet.Peer{ID: c.ID, Agent: c.Agent, Remote: c.Remote, Instance: c.Instance}
+	return fleet.Peer{ID: c.ID, Agent: c.Agent, Principal: c.Principal, Remote: c.Remote, Instance: c.Instance}
 }
 
 // Config is what access is decided by. Every field is needed.
@@ -198,9 +200,9 @@ func (a *Access) enter(ctx context.Context, method string) (*Caller, time.Time, 
 	if err := a.Instances.Admit(ctx, c.Agent.ID, c.Instance, c.Remote); err != nil {
 		return c, until, err // its connection is none of the agent's
 	}
-	a.Connections.Verified(c.Conn, conns.Caller{Agent: c.Agent.ID, Instance: c.Instance, Principal: a.cfg.Principal(c.Agent.Method, c.Agent.Selectors)})
+	a.Connections.Verified(c.Conn, conns.Caller{Agent: c.Agent.ID, Instance: c.Instance, Principal: c.Principal})
 	if conn := underway.Of(ctx); conn != nil {
-		conn.Belongs("agent " + c.Agent.ID)
+		conn.Belongs("agent "+c.Agent.ID, c.Principal)
 	}
 	if !a.stands(c.Agent.ID) { // banned since it was identified: review may have come before
 		a.Connections.Shut(a.stands)
@@ -261,7 +263,7 @@ func (a *Access) proveAgent(c *Caller, from *tlsPeer) error {
 	if err != nil {
 		return err
 	}
-	c.ID, c.Agent = id, agent
+	c.ID, c.Agent, c.Principal = id, agent, a.cfg.Principal(agent.Method, agent.Selectors)
 	return nil
 }
 

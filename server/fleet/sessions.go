@@ -29,10 +29,12 @@ import (
 // Peer is an agent that was let in: as it joined, where its connection comes from, and
 // which run of it this is. Immutable.
 type Peer struct {
-	ID       spiffeid.ID
-	Agent    store.Agent
-	Remote   netip.Addr
-	Instance string
+	ID    spiffeid.ID
+	Agent store.Agent
+	// Principal is by whose credentials it joined, where any number of agents can, "" of others.
+	Principal string
+	Remote    netip.Addr
+	Instance  string
 
 	session string // that it has by this connection; "" before it has one
 }
@@ -62,6 +64,7 @@ type Sessions struct {
 	mu    sync.Mutex          // guards the following
 	here  map[string]*stream  // by agent id
 	conns map[string]lastConn // by agent id
+	large map[string]*large   // by principal
 
 	questions questions.Questions
 	changes   *paced.Each[string] // by agent: reports that change its endpoints
@@ -82,7 +85,7 @@ type SessionsConfig struct {
 // NewSessions has no sessions here. Those that a server of this name left behind have
 // ended with it.
 func NewSessions(cfg SessionsConfig) *Sessions {
-	r := &Sessions{cfg: cfg, here: map[string]*stream{}, conns: map[string]lastConn{}, changes: paced.New[string](changesPerSecond, changesBurst)}
+	r := &Sessions{cfg: cfg, here: map[string]*stream{}, conns: map[string]lastConn{}, large: map[string]*large{}, changes: paced.New[string](changesPerSecond, changesBurst)}
 	r.ended()
 	return r
 }
@@ -224,6 +227,9 @@ func (r *Sessions) handle(ctx context.Context, s *stream, m *api.SessionUp) erro
 	switch m := m.GetMessage().(type) {
 	case *api.SessionUp_Report:
 		if err := checkReport(m.Report); err != nil {
+			return err
+		}
+		if err := r.keeps(s.peer, m.Report); err != nil {
 			return err
 		}
 		r.reported(ctx, s, m.Report)
@@ -368,6 +374,7 @@ func (r *Sessions) Of(id string) (*Session, LastSession) {
 func (r *Sessions) Drop(id string) {
 	r.mu.Lock()
 	delete(r.conns, id)
+	r.forgets(id)
 	r.mu.Unlock()
 	r.cfg.Shared.Update(func(now *Known) *Known { return now.without(id) })
 }

@@ -2,11 +2,13 @@ package issuance
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -18,6 +20,8 @@ const (
 	// aloneFrom is the size from which on a request goes by itself: small requests
 	// must not queue behind a batch.
 	aloneFrom = 16
+	// aloneOfShare is how many of these go at a time of one share.
+	aloneOfShare = 4
 	// callDeadline bounds a call that is nobody's alone.
 	callDeadline = 10 * time.Second
 )
@@ -50,43 +54,50 @@ func (s Signed) Take(ctx context.Context) ([]*api.SignResult, error) {
 
 // Queue asks the signer for several agents at once. A call costs two passages
 // of the socket and two durable writes whatever it carries; what arrives while
-// sharedCalls are under way goes together in the next. A call is over when the signer
+// sharedCalls are under way goes together in the next. Where that is more than a call
+// carries, all who ask take turns: how many agents one principal makes, and how fast they ask,
+// is waited for by these agents alone. A call is over when the signer
 // has answered: what else its results wait for is waited for by each who asked, beside
 // the next calls. Who may have what was decided before, for each request by itself.
 type Queue struct {
 	signer Signer
-	queue  chan *request
+	wake   watched.Signal // set while any wait for a shared call
+
+	mu    sync.Mutex          // guards the following
+	small turns               // that wait for a shared call
+	large map[string]*batches // by whose share; of those that have any
 }
 
-// request is one request in a shared call.
+// batches are those of one share, each of which goes by itself.
+type batches struct {
+	under   int // way
+	waiting turns
+}
+
+// request is one request that waits, for a shared call or to go by itself.
 type request struct {
 	items  []*api.SignItem
 	signed Signed
 	err    error
-	done   chan struct{} // closed when signed or err is there
+	done   chan struct{} // closed when signed or err is there, or when it may go by itself
 }
 
 // NewQueue returns a queue before a signer. It answers while Run does.
 func NewQueue(signer Signer) *Queue {
-	return &Queue{signer: signer, queue: make(chan *request)}
+	return &Queue{signer: signer, wake: watched.NewSignal(), large: map[string]*batches{}}
 }
 
-// Issue implements Issuer. When ctx ends first, what is signed nevertheless is in the log
+// Issue implements Batches. When ctx ends first, what is signed nevertheless is in the log
 // and nobody has it, as when an answer is lost on its way.
-func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+func (q *Queue) Issue(ctx context.Context, whose Share, items []*api.SignItem) ([]*api.SignResult, error) {
 	if len(items) >= aloneFrom {
-		signed, err := q.signer.Sign(ctx, items)
-		if err != nil {
-			return nil, err
-		}
-		return signed.Take(ctx)
+		return q.alone(ctx, whose, items)
 	}
 	r := &request{items: items, done: make(chan struct{})}
-	select {
-	case q.queue <- r:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	q.mu.Lock()
+	q.small.push(r, whose.path()...)
+	q.mu.Unlock()
+	q.wake.Wake()
 	select {
 	case <-r.done:
 		if r.err != nil {
@@ -94,7 +105,68 @@ func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignRe
 		}
 		return r.signed.Take(ctx)
 	case <-ctx.Done():
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.small.remove(r, whose.path()...)
 		return nil, ctx.Err()
+	}
+}
+
+// alone has a batch go by itself, when fewer than aloneOfShare of its share do.
+func (q *Queue) alone(ctx context.Context, whose Share, items []*api.SignItem) ([]*api.SignResult, error) {
+	if err := q.begin(ctx, whose); err != nil {
+		return nil, err
+	}
+	signed, err := func() (Signed, error) {
+		defer q.end(whose.path()[0])
+		return q.signer.Sign(ctx, items)
+	}()
+	if err != nil {
+		return nil, err
+	}
+	return signed.Take(ctx)
+}
+
+func (q *Queue) begin(ctx context.Context, whose Share) error {
+	share, r := whose.path()[0], &request{done: make(chan struct{})}
+	q.mu.Lock()
+	b := q.large[share]
+	if b == nil {
+		b = &batches{}
+		q.large[share] = b
+	}
+	if b.under < aloneOfShare {
+		b.under++
+		q.mu.Unlock()
+		return nil
+	}
+	b.waiting.push(r, whose.Agent)
+	q.mu.Unlock()
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	waits := b.waiting.remove(r, whose.Agent)
+	q.mu.Unlock()
+	if !waits { // its turn came meanwhile
+		q.end(share)
+	}
+	return ctx.Err()
+}
+
+// end has the next of a share begin.
+func (q *Queue) end(share string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := q.large[share]
+	if next := b.waiting.pop(); next != nil {
+		close(next.done)
+		return
+	}
+	if b.under--; b.under == 0 {
+		delete(q.large, share)
 	}
 }
 
@@ -105,8 +177,10 @@ func (q *Queue) Run(ctx context.Context) error {
 		g.Go(func() error {
 			for {
 				select {
-				case first := <-q.queue:
-					q.share(ctx, q.gather(first))
+				case <-q.wake:
+					if group := q.gather(); len(group) > 0 { // else whoever it was of has left
+						q.share(ctx, group)
+					}
 				case <-ctx.Done():
 					return nil
 				}
@@ -116,17 +190,21 @@ func (q *Queue) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// gather takes what waits besides.
-func (q *Queue) gather(first *request) []*request {
-	group := []*request{first}
-	for n := len(first.items); n < callSize; {
-		select {
-		case r := <-q.queue:
-			group = append(group, r)
-			n += len(r.items)
-		default:
-			return group
+// gather takes what one call carries, in turns.
+func (q *Queue) gather() []*request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var group []*request
+	for n := 0; n < callSize; {
+		r := q.small.pop()
+		if r == nil {
+			break
 		}
+		group = append(group, r)
+		n += len(r.items)
+	}
+	if !q.small.empty() {
+		q.wake.Wake()
 	}
 	return group
 }

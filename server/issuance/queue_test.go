@@ -21,11 +21,12 @@ type heldSigner struct {
 
 	mu    sync.Mutex
 	calls []int // items of each
+	asked [][]*api.SignItem
 }
 
 func (s *heldSigner) Sign(ctx context.Context, items []*api.SignItem) (Signed, error) {
 	s.mu.Lock()
-	s.calls = append(s.calls, len(items))
+	s.calls, s.asked = append(s.calls, len(items)), append(s.asked, items)
 	s.mu.Unlock()
 	select {
 	case <-s.may:
@@ -85,7 +86,7 @@ func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testi
 		for n := range 40 {
 			asking.Go(func() {
 				size, name := 1+n%3, fmt.Sprint(n)
-				results, err := q.Issue(t.Context(), signItems(name, size))
+				results, err := q.Issue(t.Context(), Share{Agent: "a"}, signItems(name, size))
 				if err != nil || len(results) != size {
 					t.Errorf("%s: %d results, %v", name, len(results), err)
 					return
@@ -131,7 +132,7 @@ func TestWhoWaitsForWhatWasAnsweredToBeKeptKeepsNobodyFromTheSigner(t *testing.T
 				if n == all {
 					size = aloneFrom
 				}
-				results, err := q.Issue(contexts[n], signItems("x", size))
+				results, err := q.Issue(contexts[n], Share{Agent: "a"}, signItems("x", size))
 				if (err == nil) != (n < all) || err != nil && len(results) > 0 {
 					t.Errorf("request %d: %d results, %v", n, len(results), err)
 				}
@@ -164,7 +165,7 @@ func TestABatchGoesByItselfAndAtOnce(t *testing.T) {
 		var asking sync.WaitGroup
 		for _, n := range []int{1, 1, 1, 1, aloneFrom, aloneFrom} {
 			asking.Go(func() {
-				if _, err := q.Issue(t.Context(), signItems("x", n)); err != nil {
+				if _, err := q.Issue(t.Context(), Share{Agent: "a"}, signItems("x", n)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -195,7 +196,7 @@ func TestOneWhoLeavesStopsNobodyElse(t *testing.T) {
 		var asking sync.WaitGroup
 		for n := range 20 {
 			asking.Go(func() {
-				if _, err := q.Issue(contexts[n%2], signItems("x", 1)); (err == nil) != (n%2 == 0) {
+				if _, err := q.Issue(contexts[n%2], Share{Agent: "a"}, signItems("x", 1)); (err == nil) != (n%2 == 0) {
 					t.Errorf("request %d: %v", n, err)
 				}
 			})
@@ -214,7 +215,7 @@ func TestASignerThatFailsFailsEveryoneOfACall(t *testing.T) {
 		q := runQueue(t, s)
 		close(s.may)
 		for range 3 {
-			if results, err := q.Issue(t.Context(), signItems("x", 2)); !errors.Is(err, s.fail) || len(results) > 0 {
+			if results, err := q.Issue(t.Context(), Share{Agent: "a"}, signItems("x", 2)); !errors.Is(err, s.fail) || len(results) > 0 {
 				t.Errorf("%d results, %v", len(results), err)
 			}
 		}
@@ -224,7 +225,7 @@ func TestASignerThatFailsFailsEveryoneOfACall(t *testing.T) {
 func TestASignerThatHangsIsNotWaitedForForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := runQueue(t, &heldSigner{})
-		if _, err := q.Issue(t.Context(), signItems("x", 1)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := q.Issue(t.Context(), Share{Agent: "a"}, signItems("x", 1)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("err = %v", err)
 		}
 	})

@@ -33,6 +33,11 @@ type Issuer interface {
 	Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error)
 }
 
+// Batches is an Issuer of which those who ask take turns.
+type Batches interface {
+	Issue(ctx context.Context, whose Share, items []*api.SignItem) ([]*api.SignResult, error)
+}
+
 // Limits is how much each may ask for.
 type Limits interface {
 	// Take takes so much of what key has left, or nothing and returns an error for the
@@ -50,9 +55,10 @@ type Metrics struct {
 type Config struct {
 	// Batches is what answers requests of agents that joined, One what answers one that
 	// joins.
-	Batches, One Issuer
-	Limits       Limits // by agent
-	Metrics      Metrics
+	Batches Batches
+	One     Issuer
+	Limits  Limits // by agent
+	Metrics Metrics
 	// Agent is the lifetime of agents' own SVIDs, Workload of those whose entry names none.
 	Agent, Workload time.Duration
 }
@@ -67,6 +73,8 @@ func New(cfg Config) *SVIDs { return &SVIDs{cfg} }
 type Requester struct {
 	ID    spiffeid.ID
 	Agent string // its id, by which it is limited
+	// Principal is whose turns it shares, "" where it has its own.
+	Principal string
 	// Entry finds what the agent may hold, by its name. What is another's is not there.
 	Entry func(name string) (identity.Entry, bool)
 }
@@ -94,7 +102,7 @@ func (s *SVIDs) Batch(ctx context.Context, who Requester, req *api.IssueRequest)
 		}
 		b.items, b.at = append(b.items, item), append(b.at, i)
 	}
-	err = s.sign(ctx, &b)
+	err = s.sign(ctx, Share{Principal: who.Principal, Agent: who.Agent}, &b)
 	if len(b.refused) > 0 {
 		refused = fmt.Sprintf("%d of %d: %s", len(b.refused), n, strings.Join(b.refused[:min(len(b.refused), 4)], "; "))
 	}
@@ -143,11 +151,11 @@ type batch struct {
 }
 
 // sign asks the signer once for all, and puts the answers in their places.
-func (s *SVIDs) sign(ctx context.Context, b *batch) error {
+func (s *SVIDs) sign(ctx context.Context, whose Share, b *batch) error {
 	if len(b.items) == 0 {
 		return nil
 	}
-	signed, err := s.cfg.Batches.Issue(ctx, b.items)
+	signed, err := s.cfg.Batches.Issue(ctx, whose, b.items)
 	if err != nil {
 		for _, item := range b.items {
 			s.cfg.Metrics.Issued(item.GetProfile(), "failed").Inc()

@@ -73,7 +73,7 @@ func newDesk() *desk {
 	d := &desk{issuer: &answered{}, left: new(purse), counted: map[string]int{}}
 	*d.left = 1000
 	d.SVIDs = New(Config{
-		Batches: d.issuer, One: d.issuer, Limits: d.left, Agent: 2 * time.Hour, Workload: time.Hour,
+		Batches: inTurn{d.issuer}, One: d.issuer, Limits: d.left, Agent: 2 * time.Hour, Workload: time.Hour,
 		Metrics: Metrics{
 			Issued: func(p api.Profile, outcome string) prometheus.Counter {
 				d.counted[p.String()+" "+outcome]++
