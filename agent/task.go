@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"signet.example/agent/resources"
 	"signet.example/attestation"
 	"signet.example/internal/child"
+	"signet.example/internal/netns"
 )
 
 // This file has what is another in a task than on a host: an ECS or Fargate task, or a pod,
@@ -149,12 +149,8 @@ func (m Mode) ownNamespace() error {
 	return nil
 }
 
-// inHostNamespace reports whether this is the first network namespace of the kernel: the
-// settings that all namespaces have in common are in that one alone.
-var inHostNamespace = func() bool {
-	_, err := os.Stat("/proc/sys/net/core/netdev_budget")
-	return !errors.Is(err, fs.ErrNotExist)
-}
+// inHostNamespace is netns.OfHost; tests say another.
+var inHostNamespace = netns.OfHost
 
 // letIn has the users of a task's proxies pass through the folder of the sockets. They are
 // let in as a group, so that they must be of one.

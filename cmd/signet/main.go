@@ -105,7 +105,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 			root.AddCommand(c)
 		}
 	}
-	add("run", newInit(), newServer(), newSigner(), newAgent(), newTask(), newDev(), newEnvoy())
+	add("run", newInit(), newServer(), newSigner(), newAgent(), newTask(), newDev(), newEnvoy(), newRedirect())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newRollback(), newImport(), newExport(), newBan(), newPolicy(), newECS())
 	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newDecisions(), newExplain(), newCheck(), newCerts())
 	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet(), newVersion())

@@ -1,0 +1,15 @@
+// Package netns is about the network namespace that a process is in.
+package netns
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// OfHost reports whether this is the first network namespace of the kernel: the settings that
+// all namespaces have in common are in that one alone. Where it cannot be seen, it may be.
+func OfHost() bool {
+	_, err := os.Stat("/proc/sys/net/core/netdev_budget")
+	return !errors.Is(err, fs.ErrNotExist)
+}
