@@ -23,7 +23,7 @@ func newRedirect() *cobra.Command {
 		Use:   "redirect",
 		Short: "Lead connections of this network namespace to its proxy, by nftables",
 		Long: `Rules of this network namespace that lead to a proxy what the application calls, and what calls the
-application, so that neither knows of the proxy (docs/TASKS.md). They are what proxyConfiguration does on ECS,
+application, and neither has to be told of the proxy (docs/TASKS.md). They are what proxyConfiguration does on ECS,
 for hosts and pods where CAP_NET_ADMIN is to be had: as a container that runs before the others, or by hand.
 
 There is one table of nftables, "inet signet", and no other is touched. Each flag has the environment variable
