@@ -3,10 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
+	"time"
 
+	"signet.example/agent/envoy"
 	"signet.example/agent/local"
 	"signet.example/internal/scrape"
 	"signet.example/internal/unixsock"
@@ -29,13 +32,32 @@ func listenStop(ctx context.Context, cfg Config) (net.Listener, error) {
 // serveStop serves it until ctx ends: POST begins the end, GET reports whether callers have gone elsewhere.
 func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.CancelCauseFunc) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) {
-		a.order.Ask()
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		application, err := applicationGoesOn(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.order.Ask(application)
 		stop(errStopAsked)
 		w.WriteHeader(http.StatusAccepted)
+		_, _ = fmt.Fprintln(w, application+a.cfg.outlive()) // whoever has left does not wait for it
 	})
 	mux.HandleFunc("GET /", health(a.left).serve)
 	return scrape.Serve(ctx, l, mux, a.log)
+}
+
+// applicationGoesOn is for how long, as whoever asks says, or as long as it can on ECS.
+func applicationGoesOn(r *http.Request) (time.Duration, error) {
+	said := r.URL.Query().Get(local.Application)
+	if said == "" { // of the version before
+		return envoy.MostEarly, nil
+	}
+	d, err := time.ParseDuration(said)
+	if err != nil || d < 0 || d > envoy.MostEarly {
+		return 0, fmt.Errorf("%s=%q: want a duration, %s at most", local.Application, said, envoy.MostEarly)
+	}
+	return d, nil
 }
 
 // left is nil when nobody calls the proxies any more.

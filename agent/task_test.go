@@ -83,8 +83,15 @@ func TestATaskIsToldToStopByItsSocketAndSaysWhenItsCallersHaveGone(t *testing.T)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := local.Stop(ctx, r.dir); err != nil {
+	if _, err := local.Stop(ctx, r.dir, time.Hour); err == nil || !strings.Contains(err.Error(), `application="1h0m0s": want a duration, 2m30s at most`) {
+		t.Errorf("for an hour: %v", err)
+	}
+	atMost, err := local.Stop(ctx, r.dir, 10*time.Second)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if atMost < 10*time.Second || atMost > time.Minute { // and stop_timeout after that
+		t.Errorf("the proxy goes on for %s at most", atMost)
 	}
 	select {
 	case err := <-r.done:
@@ -95,14 +102,14 @@ func TestATaskIsToldToStopByItsSocketAndSaysWhenItsCallersHaveGone(t *testing.T)
 	case <-ctx.Done():
 		t.Error("it goes on")
 	}
-	if err := local.Stop(ctx, r.dir); !errors.Is(err, local.ErrNotRunning) {
+	if _, err := local.Stop(ctx, r.dir, 0); !errors.Is(err, local.ErrNotRunning) {
 		t.Errorf("told again: %v", err)
 	}
 }
 
 func TestAnAgentOfAHostIsToldToStopByNobodysSocket(t *testing.T) {
 	r := newRig(t, nil)
-	if err := local.Stop(t.Context(), r.dir); !errors.Is(err, local.ErrNotRunning) {
+	if _, err := local.Stop(t.Context(), r.dir, 0); !errors.Is(err, local.ErrNotRunning) {
 		t.Errorf("%v", err)
 	}
 }

@@ -5,22 +5,27 @@ import (
 	"time"
 )
 
-// mostEarly is how long a task's application may be there after the agent was asked by its socket
+// MostEarly is how long a task's application may be there after the agent was asked by its socket
 // to stop: on ECS what asks may take 30 s, and then the application's own stopTimeout begins, 120 s at most.
-const mostEarly = 150 * time.Second
+const MostEarly = 150 * time.Second
 
 // StopOrder is who was stopped before whom. ECS stops the container that asks the agent, when that has
 // ended the application, and when that has ended the agent's own: only then does its stop_timeout begin.
 // Its methods can be called from any goroutine.
 type StopOrder struct {
-	asked atomic.Pointer[time.Time] // by the socket
+	early atomic.Pointer[time.Time] // until when, as the socket was told
 	ended atomic.Bool
 }
 
-// Ask notes that the agent was asked to stop by its socket; the first time counts.
-func (o *StopOrder) Ask() {
-	now := time.Now()
-	o.asked.CompareAndSwap(nil, &now)
+// Ask notes that the agent was asked to stop by its socket, and for how long the application may
+// be there from now on. Asked again it can only be shorter.
+func (o *StopOrder) Ask(application time.Duration) {
+	until := time.Now().Add(min(application, MostEarly))
+	for was := o.early.Load(); was == nil || until.Before(*was); was = o.early.Load() {
+		if o.early.CompareAndSwap(was, &until) {
+			return
+		}
+	}
 }
 
 // End notes that the agent's own container is stopped.
@@ -28,6 +33,6 @@ func (o *StopOrder) End() { o.ended.Store(true) }
 
 // Early reports whether the application is stopped before this container, and may be there yet.
 func (o *StopOrder) Early() bool {
-	asked := o.asked.Load()
-	return asked != nil && !o.ended.Load() && time.Since(*asked) < mostEarly
+	until := o.early.Load()
+	return until != nil && !o.ended.Load() && time.Now().Before(*until)
 }

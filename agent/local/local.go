@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,8 +32,12 @@ import (
 const ReadyPath = "/readyz"
 
 // StopSocket is the file of a Unix socket in socket_dir, which in a task nobody else enters:
-// POST has the agent stop, GET reports whether callers have gone elsewhere.
+// POST has the agent stop, and answers for how long its proxies go on at most, GET reports
+// whether callers have gone elsewhere.
 const StopSocket = "stop.sock"
+
+// Application is the query by which a POST says how long the application may go on from then on.
+const Application = "application"
 
 // AddressesFile is where the agent writes its Addresses, in socket_dir.
 const AddressesFile = "addresses.json"
@@ -103,36 +108,46 @@ func askReady(ctx context.Context, socketDir string) error {
 }
 
 // Stop has the agent of this task stop, and returns when its callers have gone elsewhere,
-// or the agent has ended.
-func Stop(ctx context.Context, socketDir string) error {
+// or the agent has ended. Its proxy goes on while the application does, which may be for so
+// long; atMost is how long the proxy goes on in any case, 0 of an agent of the version before.
+func Stop(ctx context.Context, socketDir string, application time.Duration) (atMost time.Duration, err error) {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(socketDir, StopSocket))
 		},
 	}}
-	if _, err := ask(ctx, client, http.MethodPost); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotRunning, err)
+	status, text, err := ask(ctx, client, http.MethodPost, "?"+url.Values{Application: {application.String()}}.Encode())
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: %w", ErrNotRunning, err)
+	case status != http.StatusAccepted:
+		return 0, fmt.Errorf("the agent does not stop: %s", text)
+	}
+	if atMost, err = time.ParseDuration(text); err != nil {
+		atMost = 0
 	}
 	for {
-		status, err := ask(ctx, client, http.MethodGet)
+		status, _, err := ask(ctx, client, http.MethodGet, "")
 		switch {
 		case status == http.StatusOK, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED): // it has ended
-			return nil
+			return atMost, nil
 		case !watched.Sleep(ctx, readyPause):
-			return errors.New("callers have not gone elsewhere in time; the agent goes on to stop")
+			return atMost, errors.New("callers have not gone elsewhere in time; the agent goes on to stop")
 		}
 	}
 }
 
-func ask(ctx context.Context, client *http.Client, method string) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent/", nil)
+func ask(ctx context.Context, client *http.Client, method, query string) (status int, text string, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent/"+query, nil)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	return resp.StatusCode, resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read only
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	return resp.StatusCode, strings.TrimSpace(string(b)), err
 }

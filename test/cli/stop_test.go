@@ -20,9 +20,10 @@ import (
 
 // anAgent is what a task's agent is to who tells it to stop.
 type anAgent struct {
-	mu    sync.Mutex
-	asked []string // methods; guarded by mu
-	stays bool     // its callers do
+	mu          sync.Mutex
+	asked       []string // methods; guarded by mu
+	stays       bool     // its callers do
+	application string   // for how long the application goes on, as it was told; guarded by mu
 }
 
 // ServeHTTP implements http.Handler. Its callers are gone when it is asked for the third time.
@@ -32,7 +33,9 @@ func (a *anAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.asked = append(a.asked, r.Method)
 	switch {
 	case r.Method == http.MethodPost:
+		a.application = r.URL.Query().Get("application")
 		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, "33s\n")
 	case a.stays || len(a.asked) < 4:
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
@@ -109,6 +112,41 @@ func TestWhoWaitsForItsEndTellsTheAgentThenAndNotBefore(t *testing.T) {
 			}
 			if c.asked != "" && c.agent.was() != c.asked {
 				t.Errorf("it asked %s, want %s", c.agent.was(), c.asked)
+			}
+		})
+	}
+}
+
+// By hand the proxy was ended after 173 s, and nothing said so.
+func TestWhoStopsATaskByHandSaysForHowLongItsApplicationGoesOn(t *testing.T) {
+	signet := parts.Signet(t)
+	for name, c := range map[string]struct {
+		args []string
+		told string
+		code int
+		said string
+	}{
+		"as long as it can on ECS": {nil, "2m30s", 0, "callers have gone elsewhere; the proxy goes on while the application does, for 33s at most since it was told (--application)"},
+		"for 10 s":                 {[]string{"--application", "10s"}, "10s", 0, "for 33s at most"},
+		"for an hour":              {[]string{"--application", "1h"}, "", 2, "--application 1h0m0s: want 0 to 2m30s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "st") // a socket's path has 107 bytes
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) }) // in /tmp
+			a := &anAgent{}
+			a.at(t, dir)
+			cmd := exec.CommandContext(t.Context(), signet, append([]string{"agent", "stop", "--socket-dir", dir, "--wait", "10s"}, c.args...)...)
+			said, _ := cmd.CombinedOutput() // its exit code says it
+			if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(said), c.said) {
+				t.Errorf("exit code %d, it said %q", code, said)
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.application != c.told {
+				t.Errorf("the agent was told %q, want %q", a.application, c.told)
 			}
 		})
 	}
