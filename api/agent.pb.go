@@ -79,7 +79,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type AgentFinding_Kind int32
@@ -151,7 +151,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{20, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type ProxyStatus_State int32
@@ -215,7 +215,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // What speaker_problem is about.
@@ -271,7 +271,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{22, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -327,7 +327,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{22, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -379,7 +379,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{24, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type AttestRequest struct {
@@ -391,6 +391,7 @@ type AttestRequest struct {
 	//	*AttestRequest_JoinToken
 	//	*AttestRequest_X509Pop
 	//	*AttestRequest_AwsTask
+	//	*AttestRequest_K8SPsat
 	Evidence isAttestRequest_Evidence `protobuf_oneof:"evidence"`
 	// csr in DER for the agent's SVID.
 	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -463,6 +464,15 @@ func (x *AttestRequest) GetAwsTask() *AWSTask {
 	return nil
 }
 
+func (x *AttestRequest) GetK8SPsat() *K8SPSAT {
+	if x != nil {
+		if x, ok := x.Evidence.(*AttestRequest_K8SPsat); ok {
+			return x.K8SPsat
+		}
+	}
+	return nil
+}
+
 func (x *AttestRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
@@ -494,11 +504,17 @@ type AttestRequest_AwsTask struct {
 	AwsTask *AWSTask `protobuf:"bytes,5,opt,name=aws_task,json=awsTask,proto3,oneof"`
 }
 
+type AttestRequest_K8SPsat struct {
+	K8SPsat *K8SPSAT `protobuf:"bytes,6,opt,name=k8s_psat,json=k8sPsat,proto3,oneof"`
+}
+
 func (*AttestRequest_JoinToken) isAttestRequest_Evidence() {}
 
 func (*AttestRequest_X509Pop) isAttestRequest_Evidence() {}
 
 func (*AttestRequest_AwsTask) isAttestRequest_Evidence() {}
+
+func (*AttestRequest_K8SPsat) isAttestRequest_Evidence() {}
 
 // X509PoP: a certificate of the host by its operator's authority, and the proof that the host has its key.
 type X509PoP struct {
@@ -601,6 +617,51 @@ func (x *AWSTask) GetToken() string {
 	return ""
 }
 
+type K8SPSAT struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// token that the kubelet projects into a pod, for the audience signet:<trust domain>.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *K8SPSAT) Reset() {
+	*x = K8SPSAT{}
+	mi := &file_api_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *K8SPSAT) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*K8SPSAT) ProtoMessage() {}
+
+func (x *K8SPSAT) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use K8SPSAT.ProtoReflect.Descriptor instead.
+func (*K8SPSAT) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *K8SPSAT) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type AttestResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
@@ -613,7 +674,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +686,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +699,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AttestResponse) GetAgentId() string {
@@ -670,7 +731,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +743,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +756,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 type LeaveResponse struct {
@@ -706,7 +767,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +779,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +792,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 type IssueRequest struct {
@@ -743,7 +804,7 @@ type IssueRequest struct {
 
 func (x *IssueRequest) Reset() {
 	*x = IssueRequest{}
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +816,7 @@ func (x *IssueRequest) String() string {
 func (*IssueRequest) ProtoMessage() {}
 
 func (x *IssueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +829,7 @@ func (x *IssueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
 func (*IssueRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IssueRequest) GetRequests() []*SVIDRequest {
@@ -789,7 +850,7 @@ type SVIDRequest struct {
 
 func (x *SVIDRequest) Reset() {
 	*x = SVIDRequest{}
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +862,7 @@ func (x *SVIDRequest) String() string {
 func (*SVIDRequest) ProtoMessage() {}
 
 func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +875,7 @@ func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SVIDRequest) GetEntry() string {
@@ -841,7 +902,7 @@ type IssueResponse struct {
 
 func (x *IssueResponse) Reset() {
 	*x = IssueResponse{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +914,7 @@ func (x *IssueResponse) String() string {
 func (*IssueResponse) ProtoMessage() {}
 
 func (x *IssueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +927,7 @@ func (x *IssueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueResponse.ProtoReflect.Descriptor instead.
 func (*IssueResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IssueResponse) GetResults() []*SVIDResult {
@@ -886,7 +947,7 @@ type SVIDResult struct {
 
 func (x *SVIDResult) Reset() {
 	*x = SVIDResult{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +959,7 @@ func (x *SVIDResult) String() string {
 func (*SVIDResult) ProtoMessage() {}
 
 func (x *SVIDResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +972,7 @@ func (x *SVIDResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDResult.ProtoReflect.Descriptor instead.
 func (*SVIDResult) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SVIDResult) GetChain() [][]byte {
@@ -944,7 +1005,7 @@ type SessionUp struct {
 
 func (x *SessionUp) Reset() {
 	*x = SessionUp{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1017,7 @@ func (x *SessionUp) String() string {
 func (*SessionUp) ProtoMessage() {}
 
 func (x *SessionUp) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1030,7 @@ func (x *SessionUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUp.ProtoReflect.Descriptor instead.
 func (*SessionUp) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionUp) GetMessage() isSessionUp_Message {
@@ -1076,7 +1137,7 @@ type SessionDown struct {
 
 func (x *SessionDown) Reset() {
 	*x = SessionDown{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1149,7 @@ func (x *SessionDown) String() string {
 func (*SessionDown) ProtoMessage() {}
 
 func (x *SessionDown) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1162,7 @@ func (x *SessionDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDown.ProtoReflect.Descriptor instead.
 func (*SessionDown) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SessionDown) GetMessage() isSessionDown_Message {
@@ -1207,7 +1268,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1280,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1293,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Probe) GetNonce() string {
@@ -1259,7 +1320,7 @@ type Unserved struct {
 
 func (x *Unserved) Reset() {
 	*x = Unserved{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1332,7 @@ func (x *Unserved) String() string {
 func (*Unserved) ProtoMessage() {}
 
 func (x *Unserved) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1345,7 @@ func (x *Unserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
 func (*Unserved) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Unserved) GetReasons() map[string]string {
@@ -1304,7 +1365,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1377,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1390,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Withdrawn) GetPids() map[string]int64 {
@@ -1350,7 +1411,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1423,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1436,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -1403,7 +1464,7 @@ type DecisionsQuestion struct {
 
 func (x *DecisionsQuestion) Reset() {
 	*x = DecisionsQuestion{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1476,7 @@ func (x *DecisionsQuestion) String() string {
 func (*DecisionsQuestion) ProtoMessage() {}
 
 func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1489,7 @@ func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsQuestion.ProtoReflect.Descriptor instead.
 func (*DecisionsQuestion) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DecisionsQuestion) GetNonce() string {
@@ -1456,7 +1517,7 @@ type DecisionsAnswer struct {
 
 func (x *DecisionsAnswer) Reset() {
 	*x = DecisionsAnswer{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1529,7 @@ func (x *DecisionsAnswer) String() string {
 func (*DecisionsAnswer) ProtoMessage() {}
 
 func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1542,7 @@ func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsAnswer.ProtoReflect.Descriptor instead.
 func (*DecisionsAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DecisionsAnswer) GetNonce() string {
@@ -1524,7 +1585,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1597,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1610,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1640,7 +1701,7 @@ type ViewStatus struct {
 
 func (x *ViewStatus) Reset() {
 	*x = ViewStatus{}
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1713,7 @@ func (x *ViewStatus) String() string {
 func (*ViewStatus) ProtoMessage() {}
 
 func (x *ViewStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1726,7 @@ func (x *ViewStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
 func (*ViewStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
@@ -1717,7 +1778,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1790,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1803,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1820,7 +1881,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1893,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1906,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -2037,7 +2098,7 @@ type TypeStatus struct {
 
 func (x *TypeStatus) Reset() {
 	*x = TypeStatus{}
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2110,7 @@ func (x *TypeStatus) String() string {
 func (*TypeStatus) ProtoMessage() {}
 
 func (x *TypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2123,7 @@ func (x *TypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
 func (*TypeStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TypeStatus) GetTypeUrl() string {
@@ -2098,7 +2159,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[23]
+	mi := &file_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2171,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[23]
+	mi := &file_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2184,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -2171,7 +2232,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[24]
+	mi := &file_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2244,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[24]
+	mi := &file_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2257,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -2259,12 +2320,13 @@ var File_api_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xd7\x01\n" +
+	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\x8e\x02\n" +
 	"\rAttestRequest\x12\x1f\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x124\n" +
 	"\ax509pop\x18\x04 \x01(\v2\x18.signet.v1alpha1.X509PoPH\x00R\ax509pop\x125\n" +
-	"\baws_task\x18\x05 \x01(\v2\x18.signet.v1alpha1.AWSTaskH\x00R\aawsTask\x12\x10\n" +
+	"\baws_task\x18\x05 \x01(\v2\x18.signet.v1alpha1.AWSTaskH\x00R\aawsTask\x125\n" +
+	"\bk8s_psat\x18\x06 \x01(\v2\x18.signet.v1alpha1.K8SPSATH\x00R\ak8sPsat\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostnameB\n" +
 	"\n" +
@@ -2273,6 +2335,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x1f\n" +
 	"\aAWSTask\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\x1f\n" +
+	"\aK8SPSAT\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x14\n" +
@@ -2469,7 +2533,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2480,89 +2544,91 @@ var file_api_agent_proto_goTypes = []any{
 	(*AttestRequest)(nil),         // 6: signet.v1alpha1.AttestRequest
 	(*X509PoP)(nil),               // 7: signet.v1alpha1.X509PoP
 	(*AWSTask)(nil),               // 8: signet.v1alpha1.AWSTask
-	(*AttestResponse)(nil),        // 9: signet.v1alpha1.AttestResponse
-	(*LeaveRequest)(nil),          // 10: signet.v1alpha1.LeaveRequest
-	(*LeaveResponse)(nil),         // 11: signet.v1alpha1.LeaveResponse
-	(*IssueRequest)(nil),          // 12: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 13: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 14: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 15: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 16: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 17: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 18: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 19: signet.v1alpha1.Unserved
-	(*Withdrawn)(nil),             // 20: signet.v1alpha1.Withdrawn
-	(*ExplainAnswer)(nil),         // 21: signet.v1alpha1.ExplainAnswer
-	(*DecisionsQuestion)(nil),     // 22: signet.v1alpha1.DecisionsQuestion
-	(*DecisionsAnswer)(nil),       // 23: signet.v1alpha1.DecisionsAnswer
-	(*Report)(nil),                // 24: signet.v1alpha1.Report
-	(*ViewStatus)(nil),            // 25: signet.v1alpha1.ViewStatus
-	(*AgentFinding)(nil),          // 26: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 27: signet.v1alpha1.ProxyStatus
-	(*TypeStatus)(nil),            // 28: signet.v1alpha1.TypeStatus
-	(*ResourceStatus)(nil),        // 29: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 30: signet.v1alpha1.SVIDStatus
-	nil,                           // 31: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 32: signet.v1alpha1.Withdrawn.PidsEntry
-	(*WantedKey)(nil),             // 33: signet.v1alpha1.WantedKey
-	(*Decision)(nil),              // 34: signet.v1alpha1.Decision
-	(*DecisionFilter)(nil),        // 35: signet.v1alpha1.DecisionFilter
-	(*VirtualNodeRef)(nil),        // 36: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*K8SPSAT)(nil),               // 9: signet.v1alpha1.K8SPSAT
+	(*AttestResponse)(nil),        // 10: signet.v1alpha1.AttestResponse
+	(*LeaveRequest)(nil),          // 11: signet.v1alpha1.LeaveRequest
+	(*LeaveResponse)(nil),         // 12: signet.v1alpha1.LeaveResponse
+	(*IssueRequest)(nil),          // 13: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 14: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 15: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 16: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 17: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 18: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 19: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 20: signet.v1alpha1.Unserved
+	(*Withdrawn)(nil),             // 21: signet.v1alpha1.Withdrawn
+	(*ExplainAnswer)(nil),         // 22: signet.v1alpha1.ExplainAnswer
+	(*DecisionsQuestion)(nil),     // 23: signet.v1alpha1.DecisionsQuestion
+	(*DecisionsAnswer)(nil),       // 24: signet.v1alpha1.DecisionsAnswer
+	(*Report)(nil),                // 25: signet.v1alpha1.Report
+	(*ViewStatus)(nil),            // 26: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 27: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 28: signet.v1alpha1.ProxyStatus
+	(*TypeStatus)(nil),            // 29: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 30: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 31: signet.v1alpha1.SVIDStatus
+	nil,                           // 32: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 33: signet.v1alpha1.Withdrawn.PidsEntry
+	(*WantedKey)(nil),             // 34: signet.v1alpha1.WantedKey
+	(*Decision)(nil),              // 35: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 36: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 37: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
 	8,  // 1: signet.v1alpha1.AttestRequest.aws_task:type_name -> signet.v1alpha1.AWSTask
-	13, // 2: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	15, // 3: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	24, // 4: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	21, // 5: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	23, // 6: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
-	33, // 7: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
-	18, // 8: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	19, // 9: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	20, // 10: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	22, // 11: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
-	31, // 12: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	32, // 13: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	34, // 14: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	35, // 15: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
-	34, // 16: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
-	27, // 17: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	30, // 18: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 19: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	26, // 20: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	25, // 21: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	36, // 22: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	29, // 23: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 24: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	36, // 25: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	29, // 26: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 27: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 28: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 29: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	37, // 30: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	28, // 31: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	29, // 32: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	37, // 33: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	37, // 34: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	37, // 35: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 36: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	38, // 37: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 38: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	12, // 39: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	10, // 40: signet.v1alpha1.AgentAPI.Leave:input_type -> signet.v1alpha1.LeaveRequest
-	16, // 41: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	9,  // 42: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	14, // 43: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	11, // 44: signet.v1alpha1.AgentAPI.Leave:output_type -> signet.v1alpha1.LeaveResponse
-	17, // 45: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	42, // [42:46] is the sub-list for method output_type
-	38, // [38:42] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	9,  // 2: signet.v1alpha1.AttestRequest.k8s_psat:type_name -> signet.v1alpha1.K8SPSAT
+	14, // 3: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	16, // 4: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	25, // 5: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	22, // 6: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	24, // 7: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
+	34, // 8: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
+	19, // 9: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	20, // 10: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	21, // 11: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	23, // 12: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	32, // 13: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	33, // 14: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	35, // 15: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	36, // 16: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	35, // 17: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	28, // 18: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	31, // 19: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 20: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	27, // 21: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	26, // 22: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	37, // 23: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	30, // 24: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 25: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	37, // 26: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	30, // 27: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 28: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 29: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 30: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	38, // 31: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	29, // 32: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	30, // 33: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	38, // 34: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	38, // 35: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	38, // 36: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 37: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	39, // 38: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 39: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	13, // 40: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	11, // 41: signet.v1alpha1.AgentAPI.Leave:input_type -> signet.v1alpha1.LeaveRequest
+	17, // 42: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	10, // 43: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	15, // 44: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	12, // 45: signet.v1alpha1.AgentAPI.Leave:output_type -> signet.v1alpha1.LeaveResponse
+	18, // 46: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	43, // [43:47] is the sub-list for method output_type
+	39, // [39:43] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2576,32 +2642,33 @@ func file_api_agent_proto_init() {
 		(*AttestRequest_JoinToken)(nil),
 		(*AttestRequest_X509Pop)(nil),
 		(*AttestRequest_AwsTask)(nil),
+		(*AttestRequest_K8SPsat)(nil),
 	}
-	file_api_agent_proto_msgTypes[10].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 		(*SessionUp_Decisions)(nil),
 		(*SessionUp_WantedKey)(nil),
 	}
-	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 		(*SessionDown_Withdrawn)(nil),
 		(*SessionDown_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[20].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[21].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[24].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[22].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,9 @@ func Check(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("the server's files: %w", err)
 	}
 	_, err := nodes.Open(cfg.Join, nodes.Server{}) // which nobody asks for anything here
+	if err == nil {
+		_, err = issuersOf(cfg.Join)
+	}
 	errs := []error{private.Writable(cfg.DataDir), err}
 	// The store first: a server that runs notes a record there after it is in the log.
 	seen, err := store.Check(ctx, dataDir(cfg.DataDir).store())

@@ -4,33 +4,38 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
-	"signet.example/attestation/awstask"
+	"signet.example/attestation/nodes"
+	"signet.example/attestation/platform"
 	"signet.example/server/check"
 	"signet.example/server/fault"
 	"signet.example/server/roster"
 )
 
-// tasks is what tasks of AWS join by.
-func (s *server) tasks() awstask.Server {
-	return awstask.Server{
-		Tokens: platformTokens{s.issuers, platforms(s.cfg.Join)}, Once: s.store,
-		Quota: quota{newLimiters(joinsPerSecond, joinsBurst), s.roster, s.cfg.Join.AWSTask.MostOfRole()},
+// vouching is what hosts join by for which a platform vouches.
+func (s *server) vouching() platform.Server {
+	return platform.Server{
+		Tokens: platformTokens{s.issuers}, Once: s.store,
+		Quota: quota{newLimiters(joinsPerSecond, joinsBurst), s.roster, s.cfg.Join.Quota},
 	}
 }
 
-// quota is how many agents a principal may have, and how fast they may come (awstask.Quota).
+// quota is how many agents a principal may have, and how fast they may come (platform.Quota).
 // Those that come in one moment are counted when they have joined: a burst of them may be more.
 type quota struct {
 	joins  *limiters
 	roster *roster.Roster
-	most   int
+	of     func(principal string) nodes.Quota
 }
 
-// Take implements awstask.Quota.
-func (q quota) Take(principal string) error {
-	if n := q.roster.JoinedBy(principal); n >= q.most {
-		return fault.New(fault.Limit, "%s has %d agents, and may have %d: see `signet get agents` for those that should not be there, or raise join.aws_task.agents_per_role in the server's configuration and restart it", principal, n, q.most)
+// Take implements platform.Quota.
+func (q quota) Take(principal string, key []byte) error {
+	method, _, _ := strings.Cut(principal, ":")
+	_, again := q.roster.ByEvidence(method, key)
+	of := q.of(principal)
+	if n := q.roster.JoinedBy(principal); n >= of.Most && !again {
+		return fault.New(fault.Limit, "%s has %d agents, and may have %d: see `signet get agents` for those that should not be there, or raise %s in the server's configuration and restart it", principal, n, of.Most, of.Key)
 	}
 	if err := q.joins.Take(principal, 1); err != nil {
 		return fmt.Errorf("%s joins more often than %d times a second: %w", principal, joinsPerSecond, err)
@@ -39,11 +44,11 @@ func (q quota) Take(principal string) error {
 }
 
 // nearlyFull are those that have nine tenths of what they may have.
-func nearlyFull(counts map[string]int, most int) map[string]check.Count {
+func nearlyFull(counts map[string]int, of func(principal string) nodes.Quota) map[string]check.Count {
 	full := map[string]check.Count{}
 	for principal, n := range counts {
-		if 10*n >= 9*most {
-			full[principal] = check.Count{Is: n, Most: most}
+		if q := of(principal); 10*n >= 9*q.Most {
+			full[principal] = check.Count{Is: n, Most: q.Most, Key: q.Key}
 		}
 	}
 	return full

@@ -154,7 +154,10 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	}
 	s.tellShutOut(ctx)
 	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
-	joining := platforms(s.cfg.Join)
+	joining, err := issuersOf(s.cfg.Join)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
 	s.issuers = issuers.New(issuers.Config{
 		List: func() []jwt.Issuer { return slices.Concat(s.model().Issuers(), joining) }, Shared: s.common.keys,
 		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
@@ -228,7 +231,7 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	attestors, err := nodes.Open(s.cfg.Join, nodes.Server{JoinTokens: s.store, Tasks: s.tasks()})
+	attestors, err := nodes.Open(s.cfg.Join, nodes.Server{JoinTokens: s.store, Platforms: s.vouching()})
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}

@@ -1,10 +1,10 @@
 // Package awstask attests a task of AWS by a token that AWS signs for the role with which
 // it runs (sts:GetWebIdentityToken). It owns both ends: Host asks for a token that names the
 // connection on which it is shown, Verifier says what it shows of the task. It must not know how
-// signatures are verified and keys are fetched (Tokens), where it is kept what was used
-// (Once), what a challenge is made of, nor which group a task is in.
+// signatures are verified and keys are fetched, where it is kept what was used
+// (attestation/platform), what a challenge is made of, nor which group a task is in.
 //
-// Main types in reading order: Host, Config, Token, Verifier. Safe for concurrent use.
+// Main types in reading order: Host, Config, Verifier. Safe for concurrent use.
 package awstask
 
 import (

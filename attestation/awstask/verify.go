@@ -3,8 +3,6 @@ package awstask
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"signet.example/attestation/platform"
 	"signet.example/identity"
 	"signet.example/internal/awsclient"
 )
@@ -21,14 +20,9 @@ import (
 const (
 	maxAccounts = 16 // each has keys by which a token may have to be verified
 	maxRoles    = 256
-	maxToken    = 8 << 10
 	maxID       = 256
 	// maxAge is how long after it was issued a token is taken, whatever it says itself.
 	maxAge = 5 * time.Minute
-	// defaultAgents of one role are as many as a service of ECS has tasks by AWS's own quota.
-	defaultAgents, maxAgents = 5000, 16000
-	// remembered is how long after its end a token that was used is known: clocks may be set.
-	remembered = time.Hour
 )
 
 // roleSelector begins the one of a role.
@@ -46,7 +40,7 @@ type Config struct {
 }
 
 // MostOfRole is how many agents a role may have.
-func (c Config) MostOfRole() int { return cmp.Or(c.AgentsPerRole, defaultAgents) }
+func (c Config) MostOfRole() int { return cmp.Or(c.AgentsPerRole, platform.DefaultAgents) }
 
 // Account is an account of AWS whose tasks may join.
 type Account struct {
@@ -68,74 +62,27 @@ func (c Config) Takes(selectors []string) error {
 	return fmt.Errorf("its role %s is not among those in join.%s.accounts of the server", identity.Abbreviate(role), Name)
 }
 
-// Issuer is one whose keys are needed.
-type Issuer struct {
-	Name string // for logs, metrics and findings
-	URL  string
-	Keys string // where its key set is
-}
-
 // Issuers are those of the accounts. Their keys are at the one path that AWS documents:
 // no discovery document says where else.
-func (c Config) Issuers() []Issuer {
-	var list []Issuer
+func (c Config) Issuers() []platform.Issuer {
+	var list []platform.Issuer
 	for _, a := range c.Accounts {
-		list = append(list, Issuer{Name: "join." + Name + ":" + a.Account, URL: a.Issuer, Keys: a.Issuer + "/.well-known/jwks.json"})
+		list = append(list, platform.Issuer{Name: "join." + Name + ":" + a.Account, URL: a.Issuer, Keys: a.Issuer + "/.well-known/jwks.json"})
 	}
 	return list
-}
-
-// Token is what a token says whose signature is good.
-type Token struct {
-	Issuer, Subject string
-	Audience        []string
-	Issued, Expires time.Time // Issued is zero where it does not say
-	// Claims are all of it, decoded: objects are map[string]any.
-	Claims map[string]any
-}
-
-// ErrNotNow is returned where evidence cannot be verified, or used up, at this moment: it may
-// be good, and the host is to try again.
-var ErrNotNow = errors.New("evidence cannot be verified now")
-
-// Tokens verifies tokens. It is called by any goroutine, and waits for nobody.
-type Tokens interface {
-	// Verify checks a token's form, its signature by a key of the issuer that it names, that
-	// it is for the audience, and its times. It may return ErrNotNow.
-	Verify(text, audience string, now time.Time) (Token, error)
-}
-
-// Once is where it is kept what was used. It is called by any goroutine.
-type Once interface {
-	// UseOnce reports whether what has this hash is used for the first time, whatever runs
-	// beside it. On return that is durable, until then.
-	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
-}
-
-// Quota is how many agents a role may have, and how fast they may come. It is called by any
-// goroutine, and waits for nobody.
-type Quota interface {
-	// Take takes one more agent of a Principal's quota, or returns why there is none.
-	Take(principal string) error
 }
 
 // Verifier checks evidence.
 type Verifier struct {
 	accounts map[string]Account // by issuer
-	server   Server
-}
-
-// Server is what a Verifier needs of the server.
-type Server struct {
-	Tokens Tokens
-	Once   Once
-	Quota  Quota
+	issuers  []platform.Issuer
+	server   platform.Server
 }
 
 // Open checks the configuration; nil where the method is off. An error begins with the key.
-func (c Config) Open(s Server) (*Verifier, error) {
-	if c.AgentsPerRole < 0 || c.AgentsPerRole > maxAgents {
-		return nil, fmt.Errorf("agents_per_role: %d: want 1 to %d", c.AgentsPerRole, maxAgents)
+func (c Config) Open(s platform.Server) (*Verifier, error) {
+	if err := platform.CheckAgents(c.AgentsPerRole); err != nil {
+		return nil, fmt.Errorf("agents_per_role: %w", err)
 	}
 	if len(c.Accounts) == 0 {
 		return nil, nil
@@ -143,7 +90,7 @@ func (c Config) Open(s Server) (*Verifier, error) {
 	if n := len(c.Accounts); n > maxAccounts {
 		return nil, fmt.Errorf("accounts: %d of them: at most %d", n, maxAccounts)
 	}
-	v := &Verifier{accounts: map[string]Account{}, server: s}
+	v := &Verifier{accounts: map[string]Account{}, issuers: c.Issuers(), server: s}
 	for i, a := range c.Accounts {
 		if err := a.check(); err != nil {
 			return nil, fmt.Errorf("accounts[%d].%w", i, err)
@@ -194,21 +141,13 @@ func checkIssuer(s string) error {
 	return nil
 }
 
-// Check refuses a token that is too large to be looked at. It verifies nothing.
-func Check(token string) error {
-	if n := len(token); n == 0 || n > maxToken {
-		return fmt.Errorf("token of %d bytes: want 1 to %d", n, maxToken)
-	}
-	return nil
-}
-
 // Verify checks a token about a challenge of a trust domain, takes an agent of its role's quota
-// and uses it up. It returns the task's selectors. An error other than ErrNotNow is the token's fault.
+// and uses it up. It returns the task's selectors. An error other than platform.ErrNotNow is the token's fault.
 func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challenge []byte, now time.Time) (identity.Selectors, error) {
-	if err := Check(token); err != nil {
+	if err := platform.CheckToken(token); err != nil {
 		return nil, err
 	}
-	t, err := v.server.Tokens.Verify(token, audience(trustDomain, challenge), now)
+	t, err := v.server.Tokens.Verify(v.issuers, token, audience(trustDomain, challenge), now)
 	if err != nil {
 		return nil, err
 	}
@@ -216,15 +155,10 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challe
 	if err != nil {
 		return nil, err
 	}
-	// Only now, so that nobody takes of the quota of a role whose tokens they do not have; and
-	// before anything is written.
-	if err := v.server.Quota.Take(Principal(sels.Strings())); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)
-	}
-	first, err := v.server.Once.UseOnce(ctx, id, now, t.Expires.Add(remembered))
+	first, err := v.server.Use(ctx, Principal(sels.Strings()), nil, id, now, t.Expires)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrNotNow, err)
+		return nil, err
 	case !first:
 		return nil, errors.New("the token was used before (jti)")
 	}
@@ -233,7 +167,7 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challe
 
 // judge looks at the claims of a token whose signature is good. It returns by what the token is
 // known, and what it shows.
-func (v *Verifier) judge(t Token, now time.Time) (id []byte, sels identity.Selectors, err error) {
+func (v *Verifier) judge(t platform.Token, now time.Time) (id []byte, sels identity.Selectors, err error) {
 	account, ok := v.accounts[t.Issuer]
 	if !ok {
 		return nil, nil, errors.New("its issuer (iss) is that of no account in join." + Name + ".accounts")
@@ -254,18 +188,7 @@ func (v *Verifier) judge(t Token, now time.Time) (id []byte, sels identity.Selec
 		return nil, nil, fmt.Errorf("it has no id (jti) of 1 to %d bytes", maxID)
 	}
 	region, _ := aws["source_region"].(string)
-	return idOf(t.Issuer, jti), selectorsOf(account.Account, t.Subject, region), nil
-}
-
-// idOf is by what a token is known for as long as it could be used: an issuer's ids say
-// nothing of another's.
-func idOf(issuer, jti string) []byte {
-	h := sha256.New()
-	for _, part := range []string{Name, issuer, jti} {
-		_, _ = h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // names and bounded texts
-		_, _ = h.Write([]byte(part))                                          // a hash takes everything
-	}
-	return h.Sum(nil)
+	return platform.Hash(Name, t.Issuer, jti), selectorsOf(account.Account, t.Subject, region), nil
 }
 
 // Selectors are the forms that a task has, each with a check of the value. All are AWS's

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"signet.example/attestation/awstask"
+	"signet.example/attestation/platform"
 	"signet.example/test/parts"
 )
 
@@ -27,17 +28,17 @@ type read struct {
 	audience string // that was asked for
 }
 
-func (r *read) Verify(text, audience string, _ time.Time) (awstask.Token, error) {
+func (r *read) Verify(_ []platform.Issuer, text, audience string, _ time.Time) (platform.Token, error) {
 	r.audience = audience
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
 	if err != nil {
-		return awstask.Token{}, err
+		return platform.Token{}, err
 	}
 	var claims map[string]any
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return awstask.Token{}, err
+		return platform.Token{}, err
 	}
-	t := awstask.Token{Claims: claims}
+	t := platform.Token{Claims: claims}
 	t.Issuer, _ = claims["iss"].(string)
 	t.Subject, _ = claims["sub"].(string)
 	if n, ok := claims["iat"].(float64); ok {
@@ -76,7 +77,7 @@ type quota struct {
 	took []string
 }
 
-func (q *quota) Take(principal string) error {
+func (q *quota) Take(principal string, _ []byte) error {
 	q.took = append(q.took, principal)
 	return q.err
 }
@@ -88,7 +89,7 @@ func config(aws *parts.STS, roles ...string) awstask.Config {
 func verifier(t testing.TB, aws *parts.STS, roles ...string) (*awstask.Verifier, *read) {
 	t.Helper()
 	tokens := &read{now: time.Now()}
-	v, err := config(aws, roles...).Open(awstask.Server{Tokens: tokens, Once: &used{until: map[string]time.Time{}}, Quota: &quota{}})
+	v, err := config(aws, roles...).Open(platform.Server{Tokens: tokens, Once: &used{until: map[string]time.Time{}}, Quota: &quota{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestATokenThatShowsAnotherThingIsRefused(t *testing.T) {
 		t.Errorf("again: %v", err)
 	}
 	for _, text := range []string{"", strings.Repeat("a", 8<<10+1)} {
-		if err := awstask.Check(text); err == nil {
+		if err := platform.CheckToken(text); err == nil {
 			t.Errorf("%d bytes are looked at", len(text))
 		}
 	}
@@ -147,7 +148,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 	one, other := parts.NewSTS(t, account), parts.NewSTS(t, "210987654321")
 	tokens, once := &read{now: time.Now()}, &used{until: map[string]time.Time{}}
 	cfg := awstask.Config{Accounts: append(config(one, one.ARN("web")).Accounts, config(other, other.ARN("web")).Accounts...)}
-	v, err := cfg.Open(awstask.Server{Tokens: tokens, Once: once, Quota: &quota{}})
+	v, err := cfg.Open(platform.Server{Tokens: tokens, Once: once, Quota: &quota{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 	}
 	once.err = errors.New("no disk")
 	mine["jti"] = "3"
-	if err := verify(one, mine); !errors.Is(err, awstask.ErrNotNow) {
+	if err := verify(one, mine); !errors.Is(err, platform.ErrNotNow) {
 		t.Errorf("where it cannot be kept that it was used: %v", err)
 	}
 }
@@ -183,7 +184,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 func TestATokenTakesOfItsRolesQuotaWhenAllElseIsGoodAndBeforeItIsUsedUp(t *testing.T) {
 	aws := parts.NewSTS(t, account)
 	tokens, once, left := &read{now: time.Now()}, &used{until: map[string]time.Time{}}, &quota{}
-	v, err := config(aws, aws.ARN("web")).Open(awstask.Server{Tokens: tokens, Once: once, Quota: left})
+	v, err := config(aws, aws.ARN("web")).Open(platform.Server{Tokens: tokens, Once: once, Quota: left})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestATokenTakesOfItsRolesQuotaWhenAllElseIsGoodAndBeforeItIsUsedUp(t *testi
 	}
 	full := errors.New("full")
 	left.err = full
-	if err := verify(claims); !errors.Is(err, awstask.ErrNotNow) || !errors.Is(err, full) || len(once.until) != 0 {
+	if err := verify(claims); !errors.Is(err, platform.ErrNotNow) || !errors.Is(err, full) || len(once.until) != 0 {
 		t.Errorf("with nothing left: %v, %d used up", err, len(once.until))
 	}
 	left.err = nil
@@ -218,10 +219,10 @@ func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 		f(&a)
 		return awstask.Config{Accounts: []awstask.Account{a}}
 	}
-	if v, err := (awstask.Config{}).Open(awstask.Server{}); v != nil || err != nil {
+	if v, err := (awstask.Config{}).Open(platform.Server{}); v != nil || err != nil {
 		t.Errorf("without accounts: %v, %v", v, err)
 	}
-	if _, err := change(func(*awstask.Account) {}).Open(awstask.Server{}); err != nil {
+	if _, err := change(func(*awstask.Account) {}).Open(platform.Server{}); err != nil {
 		t.Error(err)
 	}
 	twice := awstask.Config{Accounts: []awstask.Account{good, good}}
@@ -245,7 +246,7 @@ func TestAServersConfigurationIsRefusedByItsKey(t *testing.T) {
 		"all agents":     {awstask.Config{Accounts: []awstask.Account{good}, AgentsPerRole: 16001}, "agents_per_role: "},
 		"too many":       {awstask.Config{Accounts: make([]awstask.Account, 17)}, "accounts: "},
 	} {
-		if _, err := c.cfg.Open(awstask.Server{}); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+		if _, err := c.cfg.Open(platform.Server{}); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"signet.example/api"
 	"signet.example/attestation/awstask"
 	"signet.example/attestation/jointoken"
+	"signet.example/attestation/k8spsat"
+	"signet.example/attestation/platform"
 	"signet.example/attestation/x509pop"
 )
 
@@ -18,6 +20,8 @@ type Config struct {
 	X509PoP x509pop.Config `yaml:"x509pop" json:"x509pop"`
 	// AWSTask has tasks join by a token that AWS signs for their role.
 	AWSTask awstask.Config `yaml:"aws_task" json:"aws_task"`
+	// K8sPSAT has pods join by a token that their cluster signs for them.
+	K8sPSAT k8spsat.Config `yaml:"k8s_psat" json:"k8s_psat"`
 }
 
 // HostConfig is a host's: by what it joins, where it has no token.
@@ -26,12 +30,14 @@ type HostConfig struct {
 	X509PoP x509pop.Host `yaml:"x509pop"`
 	// AWSTask is the role of AWS with which this task runs.
 	AWSTask awstask.Host `yaml:"aws_task"`
+	// K8sPSAT is the projected token of this pod.
+	K8sPSAT k8spsat.Host `yaml:"k8s_psat"`
 }
 
 // Server is what the server's ends need of the server.
 type Server struct {
 	JoinTokens jointoken.Tokens
-	Tasks      awstask.Server
+	Platforms  platform.Server
 }
 
 // methods are all of them. A method that is not here is refused by its name.
@@ -59,9 +65,13 @@ var methods = []method{
 	},
 	{
 		name: awstask.Name, selectors: awstask.Selectors, ends: true, principal: awstask.Principal,
-		takes: func(cfg Config, selectors []string) error { return cfg.AWSTask.Takes(selectors) },
+		takes:   func(cfg Config, selectors []string) error { return cfg.AWSTask.Takes(selectors) },
+		issuers: func(cfg Config) ([]platform.Issuer, error) { return cfg.AWSTask.Issuers(), nil },
+		quota: func(cfg Config) Quota {
+			return Quota{Most: cfg.AWSTask.MostOfRole(), Key: "agents_per_role"}
+		},
 		attestor: func(cfg Config, s Server) (attestor, error) {
-			v, err := cfg.AWSTask.Open(s.Tasks)
+			v, err := cfg.AWSTask.Open(s.Platforms)
 			if v == nil || err != nil {
 				return nil, err
 			}
@@ -70,6 +80,24 @@ var methods = []method{
 		given:    func(cfg HostConfig) bool { return cfg.AWSTask != awstask.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask), cfg.AWSTask.Try() },
 		current:  func(cfg HostConfig, _ time.Time) error { return cfg.AWSTask.Try() },
+	},
+	{
+		name: k8spsat.Name, selectors: k8spsat.Selectors, ends: true, principal: k8spsat.Principal,
+		takes:   func(cfg Config, selectors []string) error { return cfg.K8sPSAT.Takes(selectors) },
+		issuers: func(cfg Config) ([]platform.Issuer, error) { return cfg.K8sPSAT.Issuers() },
+		quota: func(cfg Config) Quota {
+			return Quota{Most: cfg.K8sPSAT.Most(), Key: "agents_per_service_account"}
+		},
+		attestor: func(cfg Config, s Server) (attestor, error) {
+			v, err := cfg.K8sPSAT.Open(s.Platforms)
+			if v == nil || err != nil {
+				return nil, err
+			}
+			return byK8sPSAT{v}, nil
+		},
+		given:    func(cfg HostConfig) bool { return cfg.K8sPSAT != k8spsat.Host{} },
+		evidence: func(cfg HostConfig) (Evidence, error) { return proveK8sPSAT(cfg.K8sPSAT), cfg.K8sPSAT.Try() },
+		current:  func(cfg HostConfig, _ time.Time) error { return cfg.K8sPSAT.Try() },
 	},
 }
 
@@ -157,10 +185,7 @@ func proveAWSTask(host awstask.Host) Evidence {
 type byAWSTask struct{ *awstask.Verifier }
 
 func (byAWSTask) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {
-	if err := awstask.Check(req.GetAwsTask().GetToken()); err != nil {
-		return Weight{}, fmt.Errorf("%w: %s: %w", ErrEvidence, awstask.Name, err)
-	}
-	return Weight{Units: 1}, nil
+	return Weight{Units: 1}, refused(awstask.Name, platform.CheckToken(req.GetAwsTask().GetToken()))
 }
 
 func (b byAWSTask) attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
@@ -169,11 +194,38 @@ func (b byAWSTask) attest(ctx context.Context, req *api.AttestRequest, on Channe
 		return Node{}, err
 	}
 	sels, err := b.Verify(ctx, req.GetAwsTask().GetToken(), on.TrustDomain.Name(), challenge, now)
-	switch {
-	case errors.Is(err, awstask.ErrNotNow):
-		return Node{}, err
-	case err != nil:
-		return Node{}, fmt.Errorf("%w: %s: %w", ErrEvidence, awstask.Name, err)
+	return Node{Selectors: sels}, refused(awstask.Name, err)
+}
+
+// proveK8sPSAT is what a pod shows.
+func proveK8sPSAT(host k8spsat.Host) Evidence {
+	return func(_ context.Context, on Channel, req *api.AttestRequest) error {
+		token, err := host.Prove(on.TrustDomain.Name())
+		if err != nil {
+			return fmt.Errorf("join.%s.%w", k8spsat.Name, err)
+		}
+		req.Evidence = &api.AttestRequest_K8SPsat{K8SPsat: &api.K8SPSAT{Token: token}}
+		return nil
 	}
-	return Node{Selectors: sels}, nil
+}
+
+// byK8sPSAT: strangers can send such evidence, so that its bucket is their address's.
+type byK8sPSAT struct{ *k8spsat.Verifier }
+
+func (byK8sPSAT) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {
+	return Weight{Units: 1}, refused(k8spsat.Name, platform.CheckToken(req.GetK8SPsat().GetToken()))
+}
+
+func (b byK8sPSAT) attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
+	sels, key, err := b.Verify(ctx, req.GetK8SPsat().GetToken(), on.TrustDomain.Name(), now)
+	return Node{Selectors: sels, Key: key}, refused(k8spsat.Name, err)
+}
+
+// refused is the error of evidence for which a platform vouches: it is at fault, unless it may be
+// good at another moment.
+func refused(method string, err error) error {
+	if err == nil || errors.Is(err, platform.ErrNotNow) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %w", ErrEvidence, method, err)
 }

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"signet.example/api"
+	"signet.example/attestation/platform"
 	"signet.example/identity"
 )
 
@@ -111,6 +112,10 @@ type method struct {
 	// takes returns why a host that joined with these selectors is not served any more, by the
 	// configuration of now; nil where what a host joined by is looked at once.
 	takes func(cfg Config, selectors []string) error
+	// issuers are those of the tokens by which hosts join, nil where there are none.
+	issuers func(Config) ([]platform.Issuer, error)
+	// quota is how many agents a principal may have, by a key of the method's; there where principal is.
+	quota func(Config) Quota
 	// selectors are the forms that hosts have by it, each with a check of its value.
 	selectors map[string]func(string) error
 	// attestor is the server's end; nil where the configuration does not turn it on.
@@ -139,6 +144,40 @@ func Principal(name string, selectors []string) string {
 		return ""
 	}
 	return methods[i].principal(selectors)
+}
+
+// Quota is how many agents a principal may have, and the key that says so.
+type Quota struct {
+	Most int
+	Key  string
+}
+
+// Quota is that of a Principal.
+func (c Config) Quota(principal string) Quota {
+	name, _, _ := strings.Cut(principal, ":") // selectors begin with their method
+	i := slices.IndexFunc(methods, func(m method) bool { return m.name == name && m.quota != nil })
+	if i < 0 {
+		return Quota{}
+	}
+	q := methods[i].quota(c)
+	q.Key = "join." + name + "." + q.Key
+	return q
+}
+
+// Issuers are those of the tokens by which hosts join. Files of keys are read now.
+func (c Config) Issuers() ([]platform.Issuer, error) {
+	var all []platform.Issuer
+	for _, m := range methods {
+		if m.issuers == nil {
+			continue
+		}
+		list, err := m.issuers(c)
+		if err != nil {
+			return nil, fmt.Errorf("join.%s.%w", m.name, err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
 }
 
 // Takes returns why a host that joined by a method, with these selectors, is not served any

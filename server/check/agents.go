@@ -180,7 +180,7 @@ func (l Look) many() []*api.Finding {
 	for _, principal := range slices.Sorted(maps.Keys(l.Many)) {
 		n := l.Many[principal]
 		list = append(list, finding(findManyOfOne, sevWarning, principal,
-			"signet get agents -o wide; where all should be there, raise join.aws_task.agents_per_role in the server's configuration and restart it; else find who has the role",
+			"signet get agents -o wide; where all should be there, raise "+n.Key+" in the server's configuration and restart it; else find who can join by it",
 			"%d agents joined by it, and at %d no other one does", n.Is, n.Most))
 	}
 	return list

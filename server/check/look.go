@@ -47,7 +47,10 @@ type Look struct {
 }
 
 // Count is how many there are, and how many there may be.
-type Count struct{ Is, Most int }
+type Count struct {
+	Is, Most int
+	Key      string // of the server's configuration, which says the most
+}
 
 // Model is what is stored. It is immutable.
 type Model interface {

@@ -8,6 +8,8 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation/nodes"
+	"signet.example/attestation/platform"
+	"signet.example/internal/plain"
 	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/store"
@@ -91,8 +93,11 @@ func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, tur
 		return nodes.Node{}, nil
 	}
 	node, err := d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, d.cfg.Clock())
-	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
+	switch {
+	case errors.Is(err, nodes.ErrEvidence), errors.Is(err, store.ErrToken):
 		return nodes.Node{}, refused(err)
+	case errors.Is(err, platform.ErrLater):
+		return nodes.Node{}, fault.New(fault.Unavailable, "%s", plain.Text(err.Error()))
 	}
 	return node, err
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,10 +22,17 @@ func byRole(t *testing.T, opts meshtest.Options) (*meshtest.World, *parts.STS) {
 	for name, value := range aws.Environment(aws.ARN("web")) {
 		t.Setenv(name, value)
 	}
+	opts.ServerExtra += "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + aws.ARN("web") + "\"]}]}}\n"
+	opts.AgentExtra = "join: {aws_task: {region: environment, endpoint: " + aws.URL() + "}}\n"
+	return withTrust(t, opts, "aws_task:role:"+aws.ARN("web"), "aws_task:region:eu-west-1"), aws
+}
+
+// withTrust starts a mesh whose agent has the root in a file, and whose hosts have these selectors.
+func withTrust(t *testing.T, opts meshtest.Options, selectors ...string) *meshtest.World {
+	t.Helper()
 	trust := filepath.Join(t.TempDir(), "root.crt")
 	opts.NoAgent = true
-	opts.ServerExtra += "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + aws.ARN("web") + "\"]}]}}\n"
-	opts.AgentExtra = "trust: " + trust + "\njoin: {aws_task: {region: environment, endpoint: " + aws.URL() + "}}\n"
+	opts.AgentExtra += "trust: " + trust + "\n"
 	w := meshtest.Start(t, opts)
 	root, err := os.ReadFile(filepath.Join(w.ServerDir(), "ca", "root.crt"))
 	if err != nil {
@@ -33,8 +41,8 @@ func byRole(t *testing.T, opts meshtest.Options) (*meshtest.World, *parts.STS) {
 	if err := os.WriteFile(trust, root, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {selectors: [\"aws_task:role:" + aws.ARN("web") + "\", \"aws_task:region:eu-west-1\"]}\n")
-	return w, aws
+	w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {selectors: [\"" + strings.Join(selectors, "\", \"") + "\"]}\n")
+	return w
 }
 
 // A task joins by its role, serves, and leaves nothing behind when it is told to stop; one
@@ -104,6 +112,28 @@ func TestATaskThatIsForgottenWhileItRunsJoinsAnewWithTheEnvoysThatItHas(t *testi
 	if n := aws.Asked.Load(); n != 2 {
 		t.Errorf("STS was asked %d times", n)
 	}
+}
+
+// A pod joins by the token that the kubelet wrote, is served, and leaves nothing behind.
+func TestAPodJoinsByItsTokenIsServedAndIsForgottenWhenItStops(t *testing.T) {
+	cluster := parts.NewCluster(t)
+	pod := parts.Pod{Namespace: "shop", ServiceAccount: "web", Name: "web-5d4f8", UID: "4f1c0c2e-6f0e-4ac1-9d1a-0f8f6f1f7d11"}
+	token := cluster.Project(cluster.Sign(cluster.Claims(pod, "signet:test.example")))
+	w := withTrust(t, meshtest.Options{
+		Nodes: []string{"web"}, Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "")),
+		ServerExtra: "join: {k8s_psat: {clusters: [{name: prod, issuer: " + cluster.Issuer() + ", keys_url: " + cluster.KeysURL() + ", service_accounts: [shop/web]}]}}\n",
+		AgentExtra:  "join: {k8s_psat: {token_file: " + token + "}}\n",
+	}, "k8s_psat:service_account:prod/shop/web")
+	w.StartAgentWithoutToken()
+	w.AwaitProxies()
+	if one := onlyAgent(t, w); one.GetGroup() != "hosts" || one.GetAttestation() != "k8s_psat" {
+		t.Errorf("%v", one)
+	}
+	w.Agent.Stop()
+	eventually(t, 20*time.Second, "the agent is forgotten", func() bool {
+		resp, err := w.Admin.Agents(t.Context(), &api.AgentsRequest{})
+		return err == nil && len(resp.GetAgents()) == 0
+	})
 }
 
 // pidsOf are the processes of the proxies.
