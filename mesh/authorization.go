@@ -64,13 +64,25 @@ func (g *Graph) WithoutEnvoyHeaders(mesh string) bool {
 	return g.meshOptions(mesh).EnvoyHeaders == envoyHeadersSuppress
 }
 
-// meshOptions are empty where a mesh has none.
-func (g *Graph) meshOptions(mesh string) MeshOptionsSpec {
+// Settings are what a mesh says of all that is in it, and what its options do. They are there to be
+// compared: equal ones say the same.
+type Settings struct {
+	mesh    *meshInfo
+	options *Resource
+}
+
+// Settings of a mesh.
+func (g *Graph) Settings(mesh string) Settings {
 	m := g.mesh(mesh)
 	if m == nil {
-		return MeshOptionsSpec{}
+		return Settings{}
 	}
-	o := g.named.Get(NameOf(KindMeshOptions, mesh, m.resource.ObjectName))
+	return Settings{m, g.named.Get(NameOf(KindMeshOptions, mesh, m.resource.ObjectName))}
+}
+
+// meshOptions are empty where a mesh has none.
+func (g *Graph) meshOptions(mesh string) MeshOptionsSpec {
+	o := g.Settings(mesh).options
 	if o == nil {
 		return MeshOptionsSpec{}
 	}

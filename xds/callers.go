@@ -1,7 +1,7 @@
 package xds
 
 import (
-	"slices"
+	"strings"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,7 +24,8 @@ const (
 type callers struct {
 	port    uint32 // of the listener
 	says    string // a value of [proxy.CallersKey]; "" for nothing
-	ingress *mesh.Ingress
+	ingress bool   // whether they are at one, of which what the connection says is believed
+	passed  string // the kinds of headers that it is declared to say, each with a comma behind it
 	// strangers call where an ingress is declared, and are none, or speak through one: nothing is
 	// theirs to say of a caller before them, or of its user.
 	strangers bool
@@ -52,7 +53,10 @@ func inPlaintext(l mesh.Listener) callers {
 func atIngress(l mesh.Listener, in mesh.Ingress) callers {
 	c := callers{port: l.Port, says: proxy.IngressCallers(in.Name)}
 	if c.strangers = l.ProxyProtocol; !l.ProxyProtocol {
-		c.ingress = &in
+		c.ingress = true
+		for _, kind := range in.Passes {
+			c.passed += kind + ","
+		}
 	}
 	return c
 }
@@ -72,7 +76,7 @@ func (c callers) foreign() bool { return c.says == proxy.ForeignCallers }
 
 // believe has a manager pass on what an ingress says of the caller before it.
 func (c callers) believe(m *hcmv3.HttpConnectionManager) {
-	if c.ingress == nil {
+	if !c.ingress {
 		return
 	}
 	m.XffNumTrustedHops = 1 // that of an ingress: its x-forwarded-proto holds, too
@@ -82,12 +86,12 @@ func (c callers) believe(m *hcmv3.HttpConnectionManager) {
 
 // withholds reports whether a header of a kind is taken from such callers.
 func (c callers) withholds(kind, header string) bool {
-	return c.ingress == nil || header != forwardedPort && !c.passes(kind)
+	return !c.ingress || header != forwardedPort && !c.passes(kind)
 }
 
 // passes reports whether such callers are declared to say what is in headers of a kind.
 func (c callers) passes(kind string) bool {
-	return c.ingress != nil && slices.Contains(c.ingress.Passes, kind)
+	return strings.Contains(","+c.passed, ","+kind+",")
 }
 
 // forged is what is taken from callers beside what is taken from all. What else is said of users

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -62,17 +60,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 	if secured {
 		c.TransportSocket = b.upstream(e.node, l, e.policy)
 	}
-	o := &httpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout:                 duration(b.life.upstreamIdle),
-			MaxConnectionDuration:       duration(b.life.upstream),
-			MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
-		},
-	}
-	if b.strangers(e, endpoints, secured) {
-		o.HttpFilters = b.strangersFilters()
-	}
-	c.TypedExtensionProtocolOptions = b.speaking(l.Protocol, o)
+	c.TypedExtensionProtocolOptions = b.speaking(speaking{l.Protocol, true, b.life, b.strangers(e, endpoints, secured)})
 	if len(endpoints) == 0 && e.node.DNS != nil {
 		b.byName(c, e.node, l.Port)
 		b.add(ads.ClusterType, name, c)
@@ -131,7 +119,7 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 		ConnectTimeout:                duration(connectTimeout),
 		CircuitBreakers:               pool(l.Pool),
 		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
-		TypedExtensionProtocolOptions: b.speaking(l.Protocol, &httpv3.HttpProtocolOptions{}),
+		TypedExtensionProtocolOptions: b.speaking(speaking{protocol: l.Protocol}),
 	}
 	addOwnChecks(c, b.node, l)
 	if l.Application != nil {
@@ -144,14 +132,12 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 // connections so many calls may be under way.
 func (b *builder) agentCluster(name, socket string, breakers *clusterv3.CircuitBreakers, streams uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       duration(authzConnectTimeout),
-		CircuitBreakers:      breakers,
-		LoadAssignment:       fixed(name, pipe(socket, 0)),
-		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
-			UpstreamProtocolOptions: http2(&corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(streams)}),
-		}),
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                duration(authzConnectTimeout),
+		CircuitBreakers:               breakers,
+		LoadAssignment:                fixed(name, pipe(socket, 0)),
+		TypedExtensionProtocolOptions: b.options(asking{streams}),
 	}
 }
 

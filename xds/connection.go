@@ -9,6 +9,7 @@ import (
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
@@ -66,7 +67,7 @@ func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c calle
 	ask.GetGrpcService().InitialMetadata = c.metadata()
 	to := []weighted{{ingressClusterName(b.node.Ref, l), 1}}
 	return []*listenerv3.Filter{
-		b.asks(ask),
+		asks(b.any(ask)),
 		b.connection(statPrefix, to, l.Timeout.Idle, b.life.connection, append(b.declaredLogs(), b.undecided(port(l.Port))...)),
 	}
 }
@@ -84,6 +85,6 @@ func connectionAuthz(statPrefix, cluster string, within time.Duration) *connauth
 	}
 }
 
-func (b *builder) asks(ask *connauthzv3.ExtAuthz) *listenerv3.Filter {
-	return &listenerv3.Filter{Name: connectionAuthzFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(ask)}}
+func asks(ask *anypb.Any) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: connectionAuthzFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: ask}}
 }

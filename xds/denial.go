@@ -13,6 +13,7 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -204,9 +205,15 @@ func (b *builder) celFilter(expression string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
 		ExtensionFilter: &accesslogv3.ExtensionFilter{
 			Name:       "envoy.access_loggers.extension_filters.cel",
-			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celv3.ExpressionFilter{Expression: expression})},
+			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.part(cel{expression})},
 		},
 	}}
+}
+
+type cel struct{ expression string }
+
+func (c cel) message(*builder) proto.Message {
+	return &celv3.ExpressionFilter{Expression: c.expression}
 }
 
 func statusAtLeast(code uint32) *accesslogv3.AccessLogFilter {

@@ -42,7 +42,7 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
 		AccessLog:                     b.connectionLogs(answers.Out, localPort),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
-			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(b.egressHCM("egress", routes))},
+			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(answers.Out, "egress", routes, mesh.ProtocolHTTP, callers{})},
 		}},
 	}
 	if b.shape.Egress.Socket == "" {
@@ -69,7 +69,13 @@ const (
 // a byte of it is read as HTTP. Whoever may not call out sees the connection
 // closed, and the agent's log says why.
 func (b *builder) onlyTheApplication() *listenerv3.Filter {
-	return b.asks(connectionAuthz("wayout", wayoutCluster, wayoutTimeout))
+	return asks(b.part(wayout{}))
+}
+
+type wayout struct{}
+
+func (wayout) message(*builder) proto.Message {
+	return connectionAuthz("wayout", wayoutCluster, wayoutTimeout)
 }
 
 func (b *builder) virtualHosts() []encodedHost {

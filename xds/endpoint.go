@@ -14,6 +14,7 @@ import (
 	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
@@ -86,17 +87,27 @@ func (b *builder) byName(c *clusterv3.Cluster, n *mesh.VirtualNode, p uint32) {
 		return
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
-		Name: "envoy.cluster.dns",
-		TypedConfig: b.any(&dnsclusterv3.DnsCluster{
-			RespectDnsTtl:          true,
-			DnsLookupFamily:        b.family(n),
-			TypedDnsResolverConfig: b.resolver(),
-			DnsFailureRefreshRate:  &dnsclusterv3.DnsCluster_RefreshRate{BaseInterval: duration(dnsRetry), MaxInterval: duration(dnsRetryMost)},
-			// LOADBALANCER is what was LOGICAL_DNS: one address at a time, and
-			// connections to earlier answers stay; ENDPOINTS was STRICT_DNS.
-			AllAddressesInSingleEndpoint: n.DNS.ResponseType != mesh.DNSEndpoints,
-		}),
+		Name:        "envoy.cluster.dns",
+		TypedConfig: b.part(lookup{b.family(n), n.DNS.ResponseType != mesh.DNSEndpoints}),
 	}}
+}
+
+// lookup is how a name is looked up.
+type lookup struct {
+	family commondnsv3.DnsLookupFamily
+	// one: LOADBALANCER is what was LOGICAL_DNS: one address at a time, and
+	// connections to earlier answers stay; ENDPOINTS was STRICT_DNS.
+	one bool
+}
+
+func (l lookup) message(b *builder) proto.Message {
+	return &dnsclusterv3.DnsCluster{
+		RespectDnsTtl:                true,
+		DnsLookupFamily:              l.family,
+		TypedDnsResolverConfig:       b.resolver(),
+		DnsFailureRefreshRate:        &dnsclusterv3.DnsCluster_RefreshRate{BaseInterval: duration(dnsRetry), MaxInterval: duration(dnsRetryMost)},
+		AllAddressesInSingleEndpoint: l.one,
+	}
 }
 
 // A starting Envoy asks for no listener before the first answer for each name:

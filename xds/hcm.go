@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
-	"signet.example/proxy/answers"
 )
 
 // Bounds on what one client may hold. They stand here although most are
@@ -26,12 +25,12 @@ const (
 )
 
 // hcm is the hardened HTTP manager of both directions (D20).
-func (b *builder) hcm(statPrefix, routes string, way answers.Way) *hcmv3.HttpConnectionManager {
+func (b *builder) hcm(of manager) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
-		StatPrefix: statPrefix,
+		StatPrefix: of.statPrefix,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			ConfigSource: fromADS(), RouteConfigName: routes,
+			ConfigSource: fromADS(), RouteConfigName: of.routes,
 		}},
 
 		// One reading of a path, for routes, policy and application alike.
@@ -60,7 +59,7 @@ func (b *builder) hcm(statPrefix, routes string, way answers.Way) *hcmv3.HttpCon
 		DrainTimeout:               duration(drainTimeout),
 
 		LocalReplyConfig: b.localReplies(),
-		AccessLog:        b.requestLogs(way),
+		AccessLog:        b.requestLogs(of.way),
 	}
 }
 
@@ -87,9 +86,9 @@ func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfi
 }
 
 // ingressHCM faces other workloads.
-func (b *builder) ingressHCM(statPrefix string, l mesh.Listener, c callers) *hcmv3.HttpConnectionManager {
-	m := b.hcm(statPrefix, ingressRouteName(l), answers.In)
-	if l.Protocol == mesh.ProtocolHTTP {
+func (b *builder) ingressHCM(of manager) *hcmv3.HttpConnectionManager {
+	c, m := of.callers, b.hcm(of)
+	if of.protocol == mesh.ProtocolHTTP {
 		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}}
 	}
 	m.HttpFilters = b.ingressFilters(c)
@@ -114,8 +113,8 @@ func (b *builder) ingressHCM(statPrefix string, l mesh.Listener, c callers) *hcm
 
 // egressHCM faces the application beside the proxy, in http_proxy form
 // (D18).
-func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
-	m := b.hcm(statPrefix, routes, answers.Out)
+func (b *builder) egressHCM(of manager) *hcmv3.HttpConnectionManager {
+	m := b.hcm(of)
 	m.HttpFilters = b.egressFilters()
 	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}} // a route to another protocol takes it back
 	m.CommonHttpProtocolOptions.IdleTimeout = duration(maxIdle)

@@ -7,7 +7,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
@@ -83,9 +83,13 @@ func (b *builder) announced(l mesh.Listener) []*listenerv3.ListenerFilter {
 func (b *builder) inspected() []*listenerv3.ListenerFilter {
 	return []*listenerv3.ListenerFilter{{
 		Name:       tlsInspector,
-		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.part(inspector{})},
 	}}
 }
+
+type inspector struct{}
+
+func (inspector) message(*builder) proto.Message { return &tlsinspectorv3.TlsInspector{} }
 
 // chains are the ways into a listener, by what its TLS mode lets in
 // (D17). A managed listener takes both until it is hardened, and so does one in
@@ -161,7 +165,7 @@ func (b *builder) behind(statPrefix string, l mesh.Listener, c callers) []*liste
 	if l.Protocol == mesh.ProtocolTCP {
 		return b.inboundConnections(statPrefix, l, c)
 	}
-	return []*listenerv3.Filter{b.manager(b.ingressHCM(statPrefix, l, c))}
+	return []*listenerv3.Filter{b.manager(answers.In, statPrefix, ingressRouteName(l), l.Protocol, c)}
 }
 
 // managed reports whether the TLS of a listener takes nothing but what its proxy has in
@@ -186,13 +190,6 @@ func chain(name, transport string, filters ...*listenerv3.Filter) *listenerv3.Fi
 		Name:             name,
 		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: transport},
 		Filters:          filters,
-	}
-}
-
-func (b *builder) manager(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
-	return &listenerv3.Filter{
-		Name:       hcmFilter,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(m)},
 	}
 }
 

@@ -5,16 +5,19 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/mesh"
 )
 
 // Memory has what services came to when they were translated the last time, for whoever
 // calls them: of a caller of 50 services of which one has another weight, 49 are as they
-// were. It is safe for concurrent use; the zero value is ready.
+// were. And it has the parts that views have in common. It is safe for concurrent use; the
+// zero value is ready.
 type Memory struct {
 	mu       sync.Mutex
 	services map[mesh.Name]remembered
+	parts    map[part]*anypb.Any
 	bytes    int
 }
 
@@ -67,11 +70,41 @@ func (m *Memory) recall(of remembered, f func() []encodedHost) []encodedHost {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.bytes += size(of.hosts) - size(m.services[name].hosts); m.services == nil || m.bytes > mostRemembered {
-		m.services, m.bytes = map[mesh.Name]remembered{}, size(of.hosts)
-	}
+	m.bytes -= size(m.services[name].hosts)
+	m.makeRoom(size(of.hosts))
 	m.services[name] = of
 	return of.hosts
+}
+
+// part returns what f makes of a part, unless it is remembered.
+func (m *Memory) part(of part, f func() *anypb.Any) *anypb.Any {
+	if m == nil {
+		return f()
+	}
+	m.mu.Lock()
+	has := m.parts[of]
+	m.mu.Unlock()
+	if has != nil {
+		return has
+	}
+	made := f()
+	if made == nil { // it failed
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.parts[of] == nil { // else by another goroutine meanwhile
+		m.makeRoom(len(made.GetValue()))
+		m.parts[of] = made
+	}
+	return made
+}
+
+// makeRoom counts what is about to be remembered, and forgets all else where it is too much.
+func (m *Memory) makeRoom(bytes int) {
+	if m.bytes += bytes; m.services == nil || m.bytes > mostRemembered {
+		m.services, m.parts, m.bytes = map[mesh.Name]remembered{}, map[part]*anypb.Any{}, bytes
+	}
 }
 
 func size(hosts []encodedHost) int {

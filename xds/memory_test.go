@@ -83,6 +83,69 @@ func TestAServiceIsTranslatedAgainWhereAnythingThatItDependsOnIsAnother(t *testi
 	}
 }
 
+// One memory for all nodes of a case, whatever their proxies are.
+func TestWhatIsRememberedOfOtherNodesAndProxiesChangesNothing(t *testing.T) {
+	dirs, err := filepath.Glob("testdata/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no golden cases: %v", err)
+	}
+	built := 0
+	for _, dir := range dirs {
+		c := xdstest.Load(t, dir)
+		shapes := []proxy.Shape{c.Shape, c.Shape, c.Shape, c.Shape}
+		shapes[1].Answers, shapes[2].Underscores = !c.Shape.Answers, !c.Shape.Underscores
+		shapes[3].AccessLogDir, shapes[3].Bind = "/var/log/other", "127.0.0.9"
+		var memory xds.Memory
+		for range 2 {
+			for _, n := range allNodes(c.Input.Graph) {
+				for i, shape := range shapes {
+					shape.Suit(n.Ref)
+					without, with := c.Input, c.Input
+					with.Memory = &memory
+					want, refused := xds.Build(without, n.Ref, shape)
+					got, err := xds.Build(with, n.Ref, shape)
+					if fmt.Sprint(err) != fmt.Sprint(refused) {
+						t.Errorf("%s, %s, shape %d: %v, want %v", dir, n.Ref, i, err, refused)
+					} else if err == nil && got.Version() != want.Version() {
+						t.Errorf("%s, %s, shape %d: another view: %q", dir, n.Ref, i, changed(want, got))
+					} else if err == nil {
+						built++
+					}
+				}
+			}
+		}
+	}
+	if built < 100 {
+		t.Errorf("%d views were compared", built)
+	}
+}
+
+func TestWhatNodesHaveInCommonIsMadeOnce(t *testing.T) {
+	in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(callingTen(20))), TrustDomain: xdstest.TrustDomain}
+	work := func(memory *xds.Memory) float64 {
+		in := in
+		in.Memory = memory
+		return testing.AllocsPerRun(10, func() {
+			if _, err := xds.Build(in, proxy.Node("shop", "n0"), xdstest.Shape); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	alone, memory := work(nil), &xds.Memory{}
+	others := in
+	others.Memory = memory
+	for i := 1; i < 20; i++ {
+		if _, err := xds.Build(others, proxy.Node("shop", fmt.Sprint("n", i)), xdstest.Shape); err != nil {
+			t.Fatal(err)
+		}
+	}
+	among := work(memory)
+	t.Logf("allocations: %.0f of a node alone, %.0f among others", alone, among)
+	if among > alone/2 {
+		t.Errorf("%.0f allocations of a node among others, %.0f alone", among, alone)
+	}
+}
+
 func TestAServiceThatIsAsItWasCostsTheSameHoweverManyRoutesItHas(t *testing.T) {
 	work := func(each int) float64 {
 		in := xds.Input{Graph: graphtest.Graph(t, "mesh.yaml", []byte(manyRoutes(20, each))), TrustDomain: xdstest.TrustDomain, Memory: &xds.Memory{}}
@@ -97,4 +160,11 @@ func TestAServiceThatIsAsItWasCostsTheSameHoweverManyRoutesItHas(t *testing.T) {
 	if many > 1.2*few {
 		t.Errorf("%.0f allocations with 40 routes of a service, %.0f with 2", many, few)
 	}
+}
+
+func allNodes(g *mesh.Graph) (all []*mesh.VirtualNode) {
+	for _, name := range g.Meshes() {
+		all = append(all, g.Nodes(name)...)
+	}
+	return all
 }

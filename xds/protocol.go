@@ -3,6 +3,8 @@ package xds
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -46,22 +48,53 @@ func served(protocol string) []string {
 // httpOptions is the key of a cluster's HTTP settings.
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
-	return map[string]*anypb.Any{httpOptions: b.any(o)}
+func (b *builder) options(p part) map[string]*anypb.Any {
+	return map[string]*anypb.Any{httpOptions: b.part(p)}
 }
 
-// speaking completes the options of a cluster of this protocol, which has none where it
-// is not HTTP.
-func (b *builder) speaking(protocol string, o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
-	if protocol == mesh.ProtocolTCP {
+// speaking are the options of a cluster of a protocol, which has none where it is not HTTP.
+func (b *builder) speaking(s speaking) map[string]*anypb.Any {
+	if s.protocol == mesh.ProtocolTCP {
 		return nil
 	}
-	if multiplexed(protocol) {
+	return b.options(s)
+}
+
+// speaking is how a cluster is spoken to.
+type speaking struct {
+	protocol  string
+	egress    bool // it is another proxy's, or a stranger's, and connections to it end
+	life      lifetimes
+	strangers bool
+}
+
+func (s speaking) message(b *builder) proto.Message {
+	o := &httpv3.HttpProtocolOptions{}
+	if s.egress {
+		o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
+			IdleTimeout:                 duration(s.life.upstreamIdle),
+			MaxConnectionDuration:       duration(s.life.upstream),
+			MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
+		}
+	}
+	if s.strangers {
+		o.HttpFilters = b.strangersFilters()
+	}
+	if multiplexed(s.protocol) {
 		o.UpstreamProtocolOptions = http2(upstreamHTTP2())
 	} else {
 		o.UpstreamProtocolOptions = http1()
 	}
-	return b.options(o)
+	return o
+}
+
+// asking is how the agent's sockets are spoken to: so many calls are under way on a connection.
+type asking struct{ streams uint32 }
+
+func (a asking) message(*builder) proto.Message {
+	return &httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: http2(&corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(a.streams)}),
+	}
 }
 
 // upstreamHTTP2 bounds what a server may have a proxy hold. It may not begin a stream.

@@ -33,7 +33,7 @@ const (
 func (b *builder) oneSVID() *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name:       oneSVIDFilter,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(oneSVID(b.any))},
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.part(byURIs{oneSVIDFilter})},
 	}
 }
 
@@ -42,8 +42,18 @@ func (b *builder) oneSVID() *listenerv3.Filter {
 func (b *builder) noSVID() *listenerv3.Filter {
 	return &listenerv3.Filter{
 		Name:       noSVIDFilter,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(byNames(b.any, "no_svid", anySPIFFEID, deny("some"), allow("none")))},
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.part(byURIs{noSVIDFilter})},
 	}
+}
+
+// byURIs is one of the two filters, by its name.
+type byURIs struct{ filter string }
+
+func (u byURIs) message(b *builder) proto.Message {
+	if u.filter == noSVIDFilter {
+		return byNames(b.any, "no_svid", anySPIFFEID, deny("some"), allow("none"))
+	}
+	return oneSVID(b.any)
 }
 
 // oneSVID allows a connection whose peer has one name, a SPIFFE ID.

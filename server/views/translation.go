@@ -81,10 +81,11 @@ func (v *Views) translate(in nodeInputs) *translation {
 }
 
 // following is translate of what proxies follow: that is made again, and remembered; what is
-// only tried would take memory for all of a mesh.
-func (v *Views) following(in nodeInputs) *translation {
-	t := v.translate(in)
-	t.memory = &v.memory
+// only tried would take memory for all of a mesh, and is forgotten with the attempt.
+func (v *Views) following(in nodeInputs) *translation { return v.translate(in).with(&v.memory) }
+
+func (t *translation) with(memory *xds.Memory) *translation {
+	t.memory = memory
 	return t
 }
 
@@ -149,9 +150,10 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	sets, errs := make([]map[Key]*ads.Set, len(changed)), make([]error, len(changed))
 	var group errgroup.Group // none of them fails: a mistake is told of its node
 	group.SetLimit(runtime.GOMAXPROCS(0))
+	var attempt xds.Memory // a service is the same for all who call it
 	for i, at := range changed {
 		group.Go(func() error {
-			t := v.translate(in)
+			t := v.translate(in).with(&attempt)
 			if len(followed[at]) > 0 {
 				t = v.following(in)
 			}

@@ -206,6 +206,31 @@ func TestAViewIsGivenByWhatAccessSaysAndNotByTheNodeID(t *testing.T) {
 	}
 }
 
+func TestAChangeTriesAServiceOnceForAllWhoCallIt(t *testing.T) {
+	work := func(callers, routes int) float64 {
+		mesh := modeltest.Mesh + modeltest.OfMesh("VirtualNode", "n", "listeners: [{portMapping: {port: 80, protocol: http}}]") +
+			modeltest.OfMesh("VirtualService", "s", "provider: {virtualRouter: {virtualRouterRef: {name: r}}}")
+		var all strings.Builder
+		for i := range routes {
+			fmt.Fprintf(&all, "{name: r%d, httpRoute: {match: {prefix: /r%d}, action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}}}, ", i, i)
+		}
+		mesh += modeltest.OfMesh("VirtualRouter", "r", "listeners: [{portMapping: {port: 80, protocol: http}}], routes: ["+all.String()+"]")
+		for i := range callers {
+			mesh += modeltest.OfMesh("VirtualNode", fmt.Sprint("c", i), "listeners: [{portMapping: {port: 80, protocol: http}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]")
+		}
+		s := sourceOf(t)
+		v, next := viewsOf(s), storedOf(t, mesh)
+		return testing.AllocsPerRun(5, func() {
+			v.Try(s.look.Model, next, func(at proxy.Ref, err error) { t.Errorf("%s: %v", at, err) })
+		})
+	}
+	one, many := work(1, 42)-work(1, 2), work(20, 42)-work(20, 2)
+	t.Logf("allocations for 40 routes more: %.0f with one caller, %.0f with 20", one, many)
+	if many > 5*one {
+		t.Errorf("40 routes more cost %.0f allocations with 20 callers, %.0f with one", many, one)
+	}
+}
+
 func TestWhatWasTriedIsWhatIsPublishedUnlessSomethingElseChanged(t *testing.T) {
 	for _, meanwhile := range []bool{false, true} {
 		s := sourceOf(t)
