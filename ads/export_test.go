@@ -108,3 +108,6 @@ func (x *Machine) Joined(typeURL string) bool {
 func SharesBodies(a, b *Set, typeURL, name string) bool {
 	return a.Get(typeURL, name) == b.Get(typeURL, name)
 }
+
+// Framed reports in which variants a resource has been framed.
+func Framed(r *Resource) (delta, sotw bool) { return r.delta.Load() != nil, r.sotw.Load() != nil }

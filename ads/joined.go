@@ -35,11 +35,11 @@ func (s *Set) joined(typeURL string, delta bool) *joined {
 	}
 	size := 0
 	for _, r := range s.Type(typeURL) {
-		size += len(r.framing().of(delta)) + len(r.Body)
+		size += len(r.framing(delta)) + len(r.Body)
 	}
 	j := &joined{make([]byte, 0, size)}
 	for _, r := range s.Type(typeURL) {
-		j.bytes = append(append(j.bytes, r.framing().of(delta)...), r.Body...)
+		j.bytes = append(append(j.bytes, r.framing(delta)...), r.Body...)
 	}
 	if s.sent.of == nil {
 		s.sent.of = map[joinKey]weak.Pointer[joined]{}

@@ -84,7 +84,7 @@ func (m *machine) topic(typeURL string, st *state) (t *topic, fresh bool, err er
 	if _, ok := st.set.group(typeURL); !ok && !known(typeURL) {
 		return nil, false, status.Errorf(codes.InvalidArgument, "type %.200q is not served here", typeURL)
 	}
-	t = &topic{url: typeURL, delta: m.delta}
+	t = &topic{url: ours(typeURL), delta: m.delta}
 	m.topics = append(m.topics, t)
 	slices.SortStableFunc(m.topics, func(a, b *topic) int { return rank(a.url) - rank(b.url) })
 	return t, true, nil

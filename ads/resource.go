@@ -25,7 +25,9 @@ type Resource struct {
 	// Body is the serialized message, the value of the Any that travels.
 	Body []byte
 
-	head atomic.Pointer[heads]  // wire framing of Body, made at the first use
+	// What precedes Body on the wire, in each variant: most are sent in one alone.
+	delta, sotw atomic.Pointer[[]byte]
+
 	refs atomic.Pointer[string] // the endpoint assignment that a Cluster waits for
 	any  atomic.Pointer[bool]   // whether routes may lead to any cluster
 }

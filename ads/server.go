@@ -50,17 +50,17 @@ func (s *Server) Register(g *grpc.Server) {
 
 // StreamAggregatedResources serves one state-of-the-world stream until it ends.
 func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return s.serve(g, false, func() (request, error) {
+	return s.serve(g, false, func() request {
 		req, err := g.Recv()
-		return request{sotw: req}, err
+		return request{sotw: req, err: err}
 	})
 }
 
 // DeltaAggregatedResources serves one delta stream until it ends.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.serve(g, true, func() (request, error) {
+	return s.serve(g, true, func() request {
 		req, err := g.Recv()
-		return request{delta: req}, err
+		return request{delta: req, err: err}
 	})
 }
 

@@ -24,10 +24,11 @@ import (
 // that changes its mind quickly gets one answer (XDS-08).
 const burst = 64
 
-// request is one request of either variant.
+// request is one request of either variant, or why there are no more.
 type request struct {
 	delta *discoveryv3.DeltaDiscoveryRequest
 	sotw  *discoveryv3.DiscoveryRequest
+	err   error
 }
 
 // node returns the node the client sent, if it did.
@@ -78,7 +79,7 @@ type stream struct {
 }
 
 // serve runs one stream. Its goroutine is the only one that sends.
-func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, error)) error {
+func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() request) error {
 	in := receive(g.Context(), recv)
 	first, err := in.next(g.Context())
 	if err != nil {
@@ -91,11 +92,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	if err != nil {
 		return err
 	}
-	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), id: streamID(), woken: make(chan struct{}, 1)}
-	st.machine = machine{mode: view.mode, delta: delta, id: st.id, client: clientOf(first.node()), drain: s.Drain, linger: s.Linger}
-	if s.Peer != nil {
-		st.peer = s.Peer(g.Context())
-	}
+	st := s.stream(g, delta, view, first.node())
 	defer func() { s.names.count(st.peer, -st.named) }()
 	err = over(st.follow(g.Context(), in, first))
 	closed := Event{Kind: Closed, Stream: st.id}
@@ -107,8 +104,19 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	return err
 }
 
+// stream begins one. It is not made in serve, which stays on the stack for as long as the stream
+// lasts: what is made there on the way to the heap would stay with it.
+func (s *Server) stream(g grpc.ServerStream, delta bool, view *View, node *corev3.Node) *stream {
+	st := &stream{server: s, grpc: g, view: view, node: node.GetId(), id: streamID(), woken: make(chan struct{}, 1)}
+	st.machine = machine{mode: view.mode, delta: delta, id: st.id, client: clientOf(node), drain: s.Drain, linger: s.Linger}
+	if s.Peer != nil {
+		st.peer = s.Peer(g.Context())
+	}
+	return st
+}
+
 // follow is run as one of the view's streams: who is told of its end finds it gone.
-func (s *stream) follow(ctx context.Context, in *inbox, first request) error {
+func (s *stream) follow(ctx context.Context, in inbox, first request) error {
 	s.view.join(s)
 	defer s.view.leave(s)
 	s.server.emit(s.view.name, Event{Kind: Opened, Stream: s.id})
@@ -124,7 +132,7 @@ func over(err error) error {
 }
 
 // run takes requests, wake-ups and deadlines, and steps after each.
-func (s *stream) run(ctx context.Context, in *inbox, first request) error {
+func (s *stream) run(ctx context.Context, in inbox, first request) error {
 	if err := s.take(first); err != nil {
 		return err
 	}
@@ -140,9 +148,8 @@ func (s *stream) run(ctx context.Context, in *inbox, first request) error {
 		}
 		alarm.set(deadline)
 		select {
-		case req := <-in.requests:
+		case req := <-in:
 			err = s.take(req)
-		case err = <-in.failed:
 		case <-s.woken:
 		case <-alarm.c:
 		case <-ctx.Done():
@@ -183,10 +190,10 @@ func (a *alarm) stop() {
 }
 
 // drain takes the requests that are there already.
-func (s *stream) drain(in *inbox) error {
+func (s *stream) drain(in inbox) error {
 	for range burst {
 		select {
-		case req := <-in.requests:
+		case req := <-in:
 			if err := s.take(req); err != nil {
 				return err
 			}
@@ -199,6 +206,9 @@ func (s *stream) drain(in *inbox) error {
 
 // take applies one request.
 func (s *stream) take(req request) error {
+	if req.err != nil {
+		return req.err
+	}
 	if n := req.size(); n > maxRequest {
 		return status.Errorf(codes.ResourceExhausted, "a request of %d bytes: at most %d are served", n, maxRequest)
 	}
@@ -311,26 +321,23 @@ func (s *stream) holding(typeURL string) []*Resource {
 	return nil
 }
 
-// inbox is what the receiving goroutine hands to the stream's.
-type inbox struct {
-	requests chan request
-	failed   chan error
-}
+// inbox is what the receiving goroutine hands to the stream's. All comes by one channel: each
+// that an idle stream waits for takes memory of its own.
+type inbox chan request
 
 // receive starts the one other goroutine of a stream. It ends with the
 // stream's context, which gRPC ends when the handler returns.
-func receive(ctx context.Context, recv func() (request, error)) *inbox {
-	in := &inbox{requests: make(chan request), failed: make(chan error, 1)}
+func receive(ctx context.Context, recv func() request) inbox {
+	in := make(inbox)
 	go func() {
 		for {
-			req, err := recv()
-			if err != nil {
-				in.failed <- err
+			req := recv()
+			select {
+			case in <- req:
+			case <-ctx.Done():
 				return
 			}
-			select {
-			case in.requests <- req:
-			case <-ctx.Done():
+			if req.err != nil {
 				return
 			}
 		}
@@ -339,12 +346,10 @@ func receive(ctx context.Context, recv func() (request, error)) *inbox {
 }
 
 // next waits for a request.
-func (in *inbox) next(ctx context.Context) (request, error) {
+func (in inbox) next(ctx context.Context) (request, error) {
 	select {
-	case req := <-in.requests:
-		return req, nil
-	case err := <-in.failed:
-		return request{}, err
+	case req := <-in:
+		return req, req.err
 	case <-ctx.Done():
 		return request{}, ctx.Err()
 	}

@@ -1,5 +1,7 @@
 package ads
 
+import "slices"
+
 // Type URLs of the resources that Envoy asks for.
 const (
 	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -39,6 +41,14 @@ func rank(typeURL string) int {
 		return len(order) + 1
 	}
 	return len(order)
+}
+
+// ours is our own text of a type that is known: a stream need not keep that of its client.
+func ours(typeURL string) string {
+	if i := slices.Index(order, typeURL); i >= 0 {
+		return order[i]
+	}
+	return typeURL
 }
 
 // known reports whether a type may be asked for even while no set holds it.

@@ -28,36 +28,31 @@ const (
 	fieldAnyValue   protowire.Number = 2
 )
 
-// heads is what precedes a resource's Body on the wire, in each variant.
-type heads struct{ delta, sotw []byte }
-
-func (h *heads) of(delta bool) []byte {
+// framing returns what precedes the resource's Body on the wire, made at the first use. Two
+// streams may race to make it; both make the same.
+func (r *Resource) framing(delta bool) []byte {
+	made := &r.sotw
 	if delta {
-		return h.delta
+		made = &r.delta
 	}
-	return h.sotw
+	if h := made.Load(); h != nil {
+		return *h
+	}
+	h := r.head(delta)
+	made.CompareAndSwap(nil, &h)
+	return *made.Load()
 }
 
-// framing returns the resource's heads, made at the first use. Two streams may
-// race to make them; both make the same.
-func (r *Resource) framing() *heads {
-	if h := r.head.Load(); h != nil {
-		return h
+func (r *Resource) head(delta bool) []byte {
+	inside := appendString(nil, fieldAnyTypeURL, r.Type)
+	inside = appendLen(inside, fieldAnyValue, len(r.Body))
+	if delta {
+		inResource := appendString(nil, fieldResourceVersion, r.Version)
+		inResource = appendString(inResource, fieldResourceName, r.Name)
+		inResource = appendLen(inResource, fieldResourceAny, len(inside)+len(r.Body))
+		inside = append(inResource, inside...)
 	}
-	inAny := appendString(nil, fieldAnyTypeURL, r.Type)
-	inAny = appendLen(inAny, fieldAnyValue, len(r.Body))
-
-	inResource := appendString(nil, fieldResourceVersion, r.Version)
-	inResource = appendString(inResource, fieldResourceName, r.Name)
-	inResource = appendLen(inResource, fieldResourceAny, len(inAny)+len(r.Body))
-	inResource = append(inResource, inAny...)
-
-	h := &heads{
-		delta: append(appendLen(nil, fieldResources, len(inResource)+len(r.Body)), inResource...),
-		sotw:  append(appendLen(nil, fieldResources, len(inAny)+len(r.Body)), inAny...),
-	}
-	r.head.CompareAndSwap(nil, h)
-	return r.head.Load()
+	return append(appendLen(nil, fieldResources, len(inside)+len(r.Body)), inside...)
 }
 
 // size is the resource's share of a response, give or take its head.
@@ -82,7 +77,7 @@ func newFrame(s *Set, typeURL, nonce string, rs []*Resource, removed []string, d
 	} else {
 		f.buf = make(mem.BufferSlice, 0, 2*len(rs)+1)
 		for _, r := range rs {
-			f.add(r.framing().of(delta), r.Body)
+			f.add(r.framing(delta), r.Body)
 		}
 	}
 	f.add(trailer(typeURL, s.TypeVersion(typeURL), nonce, removed))
@@ -128,8 +123,6 @@ func appendString(b []byte, n protowire.Number, s string) []byte {
 }
 
 // appendLen appends the tag and length of a field whose bytes follow.
-//
-//nolint:unparam // three fields, and each has the number 2 by chance
 func appendLen(b []byte, n protowire.Number, size int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size)) //nolint:gosec // a length
 }
