@@ -138,6 +138,9 @@ type Proxy struct {
 	// EgressOpen lets Egress be an address that other hosts reach, which is warned
 	// of. Who calls from there is let out only by applications: [anyone].
 	EgressOpen bool `yaml:"egress_open"`
+	// ServiceAddresses has the application find each backend at its service's own loopback
+	// address, too, where the mesh gives services some. Egress is then no Unix socket.
+	ServiceAddresses bool `yaml:"service_addresses"`
 	// Concurrency is the number of Envoy's workers. Default 2.
 	Concurrency int `yaml:"concurrency"`
 	// TLSDirs are the folders of this host from which the proxy may have the certificates,
@@ -319,16 +322,6 @@ func sameAddress(a, b string) bool {
 	return errX == nil && errY == nil && x.Unmap() == y.Unmap()
 }
 
-// metricsOpen reports whether others than this host can reach the metrics.
-func (c Config) metricsOpen() bool {
-	if c.Metrics == "" {
-		return false
-	}
-	host, _, err := net.SplitHostPort(c.Metrics)
-	a, notAddress := netip.ParseAddr(host)
-	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())
-}
-
 // ref is what the proxy runs for.
 func (p Proxy) ref() proxy.Ref {
 	return proxy.For(p.Mesh, cmp.Or(p.VirtualGateway, p.VirtualNode), p.VirtualGateway != "")
@@ -359,6 +352,8 @@ func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 		refuse("egress_mode", "is for an egress on a Unix socket, and there is none")
 	case err != nil:
 		refuse("egress", "%v", err)
+	case p.ServiceAddresses && at.Socket != "":
+		refuse("service_addresses", "egress is %s, whose mode says who may call out; an address has none: give egress a loopback address, or leave service_addresses out", at)
 	}
 }
 
@@ -376,6 +371,7 @@ func (p Proxy) validateGateway(refuse func(field, format string, args ...any)) {
 		{"egress_mode", p.EgressMode != ""},
 		{"egress_port", p.EgressPort != 0},
 		{"egress_open", p.EgressOpen},
+		{"service_addresses", p.ServiceAddresses},
 	} {
 		if field.given {
 			refuse(field.key, "is of a virtual node: there is no application behind a virtual gateway; leave it out")

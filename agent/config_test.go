@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/scrape"
 	"signet.example/proxy"
 )
 
@@ -13,15 +14,15 @@ func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
 		"0.0.0.0:9465": true, "[::]:1": true, "10.0.0.1:1": true, "node.example:1": true, "[fe80::1%eth0]:1": true,
 	} {
 		c := Config{Server: "mesh:8443", Metrics: address}
-		if err := c.Validate(); err != nil || c.metricsOpen() != open {
-			t.Errorf("%s: open %v, want %v; %v", address, c.metricsOpen(), open, err)
+		if err := c.Validate(); err != nil || scrape.Open(c.Metrics) != open {
+			t.Errorf("%s: open %v, want %v; %v", address, scrape.Open(c.Metrics), open, err)
 		}
 	}
-	if DefaultConfig().withDefaults().metricsOpen() {
+	if scrape.Open(DefaultConfig().withDefaults().Metrics) {
 		t.Error("they are open by default")
 	}
 	off := Config{Server: "mesh:8443"}
-	if l, err := listenMetrics(t.Context(), off.withDefaults()); l != nil || err != nil || off.Validate() != nil || off.metricsOpen() {
+	if l, err := listenMetrics(t.Context(), off.withDefaults()); l != nil || err != nil || off.Validate() != nil || scrape.Open(off.Metrics) {
 		t.Errorf("turned off, they listen: %v, %v, %v", l, err, off.Validate())
 	}
 	if err := (Config{Server: "mesh:8443", Metrics: ":9465"}).Validate(); err == nil {
@@ -129,5 +130,25 @@ func TestWhereAnAppMeshEnvoyIsIsSaidForAHostAlone(t *testing.T) {
 	}
 	if err := (Config{Mode: ModeTask, Server: "mesh:8443", AppMesh: good}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "app_mesh: is for mode: host") {
 		t.Errorf("in a task: %v", err)
+	}
+}
+
+func TestServiceAddressesAreOfAnApplicationWhoseWayOutIsAnAddress(t *testing.T) {
+	for what, c := range map[string]struct {
+		p     Proxy
+		field string
+	}{
+		"an address": {Proxy{VirtualNode: "web"}, ""},
+		"a socket":   {Proxy{VirtualNode: "web", Egress: "unix:/run/web-out/egress.sock"}, "proxies[0].service_addresses: egress is unix:/run/web-out/egress.sock"},
+		"a gateway":  {Proxy{VirtualGateway: "edge"}, "proxies[0].service_addresses: is of a virtual node"},
+	} {
+		c.p.Name, c.p.Mesh, c.p.Bind, c.p.ServiceAddresses = "web", "shop", "192.0.2.7", true
+		err := Config{Server: "mesh:8443", Proxies: []Proxy{c.p}}.Validate()
+		if (err == nil) != (c.field == "") || err != nil && !strings.HasPrefix(err.Error(), c.field) {
+			t.Errorf("%s: %v, want %q", what, err, c.field)
+		}
+		if err == nil && !c.p.shape(proxy.Shape{}).ServiceAddresses {
+			t.Errorf("%s: its shape does not have them", what)
+		}
 	}
 }

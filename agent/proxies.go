@@ -4,15 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
-	"signet.example/agent/resources"
 	"signet.example/agent/tlsfiles"
 	"signet.example/agent/wayout"
-	"signet.example/api"
 	"signet.example/identity"
-	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
 
@@ -41,6 +37,7 @@ func filesOf(list []Proxy) map[string][]tlsfiles.Dir {
 func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 	at, _ := p.egress() // Validate has refused what is none
 	given.Bind, given.App, given.Egress, given.EgressOpen = p.Bind, p.App, at, p.EgressOpen
+	given.ServiceAddresses = p.ServiceAddresses
 	given.Suit(p.ref())
 	return given
 }
@@ -57,30 +54,6 @@ func checkProxy(p envoy.Proxy) error {
 		return fmt.Errorf("egress: %w", err)
 	}
 	return wayout.CheckApp(p.Shape)
-}
-
-// records keeps the denials of proxies beside those of the authz process.
-type records struct {
-	state *watched.Value[*resources.Snapshot]
-	authz *authzproc.Process
-}
-
-// Destination implements envoy.Records.
-func (r records) Destination(ref proxy.Ref) string {
-	s := r.state.Load()
-	if s == nil {
-		return "" // not known before the first answer of the server
-	}
-	id, err := identity.ForVirtualNode(s.TrustDomain, ref.Mesh, ref.Name)
-	if err != nil {
-		return ""
-	}
-	return id.String()
-}
-
-// Answered implements envoy.Records.
-func (r records) Answered(d *api.Decision) {
-	r.authz.Record(d)
 }
 
 // views are the relay's, as the envoy part takes them.

@@ -31,6 +31,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/overload"
+	"signet.example/internal/scrape"
 	"signet.example/internal/underway"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -170,11 +171,11 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests,
 		Heap: cfg.Mode.heap(), Outlive: cfg.outlive(), Early: a.order.Early, Applications: a.listens, AccessLogs: cfg.Mode.accessLogs(), XDSSocket: socks.path(xdsSocket),
-		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
+		Views: views{a.relay}, Children: children, Records: process, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Changed: change, Metrics: m.envoys, Log: log,
 	})
 	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode}
-	if cfg.metricsOpen() {
+	if scrape.Open(cfg.Metrics) {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))
 	}

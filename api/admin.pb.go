@@ -1063,7 +1063,9 @@ type Object struct {
 	// yaml: the whole manifest after defaults.
 	Yaml string `protobuf:"bytes,5,opt,name=yaml,proto3" json:"yaml,omitempty"`
 	// owner whose it is; empty for nobody's.
-	Owner         string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	// address of a virtual service on loopback, where its mesh gives services some (MeshOptions); empty of all else.
+	Address       string `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1136,6 +1138,13 @@ func (x *Object) GetYaml() string {
 func (x *Object) GetOwner() string {
 	if x != nil {
 		return x.Owner
+	}
+	return ""
+}
+
+func (x *Object) GetAddress() string {
+	if x != nil {
+		return x.Address
 	}
 	return ""
 }
@@ -1575,8 +1584,11 @@ type RoutesResponse struct {
 	// retries of a request that goes to targets; none where it is sent once.
 	Retries *RoutesResponse_Retries `protobuf:"bytes,11,opt,name=retries,proto3" json:"retries,omitempty"`
 	// ports at which the caller has the host for requests, and those of protocol tcp: where no route takes what was asked for.
-	Ports         []uint32 `protobuf:"varint,12,rep,packed,name=ports,proto3" json:"ports,omitempty"`
-	TcpPorts      []uint32 `protobuf:"varint,13,rep,packed,name=tcp_ports,json=tcpPorts,proto3" json:"tcp_ports,omitempty"`
+	Ports    []uint32 `protobuf:"varint,12,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	TcpPorts []uint32 `protobuf:"varint,13,rep,packed,name=tcp_ports,json=tcpPorts,proto3" json:"tcp_ports,omitempty"`
+	// address of the service on loopback, at which proxies with service_addresses have it on its own ports, too; empty where its
+	// mesh gives none.
+	Address       string `protobuf:"bytes,14,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1700,6 +1712,13 @@ func (x *RoutesResponse) GetTcpPorts() []uint32 {
 		return x.TcpPorts
 	}
 	return nil
+}
+
+func (x *RoutesResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 type HistoryRequest struct {
@@ -4323,14 +4342,15 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"@\n" +
 	"\vGetResponse\x121\n" +
-	"\aobjects\x18\x01 \x03(\v2\x17.signet.v1alpha1.ObjectR\aobjects\"\x8a\x01\n" +
+	"\aobjects\x18\x01 \x03(\v2\x17.signet.v1alpha1.ObjectR\aobjects\"\xa4\x01\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04yaml\x18\x05 \x01(\tR\x04yaml\x12\x14\n" +
-	"\x05owner\x18\x06 \x01(\tR\x05owner\"\xb5\x01\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x18\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\"\xb5\x01\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
@@ -4372,7 +4392,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aheaders\x18\b \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x1a2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xa5\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xbf\b\n" +
 	"\x0eRoutesResponse\x12!\n" +
 	"\fvirtual_host\x18\x01 \x01(\tR\vvirtualHost\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -4387,7 +4407,8 @@ const file_api_admin_proto_rawDesc = "" +
 	" \x03(\v2%.signet.v1alpha1.RoutesResponse.PlaceR\x06places\x12A\n" +
 	"\aretries\x18\v \x01(\v2'.signet.v1alpha1.RoutesResponse.RetriesR\aretries\x12\x14\n" +
 	"\x05ports\x18\f \x03(\rR\x05ports\x12\x1b\n" +
-	"\ttcp_ports\x18\r \x03(\rR\btcpPorts\x1a}\n" +
+	"\ttcp_ports\x18\r \x03(\rR\btcpPorts\x12\x18\n" +
+	"\aaddress\x18\x0e \x01(\tR\aaddress\x1a}\n" +
 	"\aRetries\x12\x12\n" +
 	"\x04most\x18\x01 \x01(\rR\x04most\x12\x0e\n" +
 	"\x02on\x18\x02 \x03(\tR\x02on\x12\x1a\n" +

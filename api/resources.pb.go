@@ -38,7 +38,10 @@ type View struct {
 	PolicyRevision string `protobuf:"bytes,3,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	// tls_files: the names of the secrets of a virtual node's view that the agent makes of files of its host
 	// (proxy.TLSFiles), where its operator lets this proxy have them.
-	TlsFiles      []string `protobuf:"bytes,4,rep,name=tls_files,json=tlsFiles,proto3" json:"tls_files,omitempty"`
+	TlsFiles []string `protobuf:"bytes,4,rep,name=tls_files,json=tlsFiles,proto3" json:"tls_files,omitempty"`
+	// addresses of the services that a virtual node calls, by their names in lower case, where its proxies have listeners there
+	// (MeshOptions, service_addresses).
+	Addresses     map[string]string `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -97,6 +100,13 @@ func (x *View) GetPolicyRevision() string {
 func (x *View) GetTlsFiles() []string {
 	if x != nil {
 		return x.TlsFiles
+	}
+	return nil
+}
+
+func (x *View) GetAddresses() map[string]string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -865,13 +875,17 @@ var File_api_resources_proto protoreflect.FileDescriptor
 
 const file_api_resources_proto_rawDesc = "" +
 	"\n" +
-	"\x13api/resources.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\xeb\x01\n" +
+	"\x13api/resources.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\xed\x02\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12I\n" +
 	"\fset_versions\x18\x02 \x03(\v2&.signet.v1alpha1.View.SetVersionsEntryR\vsetVersions\x12'\n" +
 	"\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x12\x1b\n" +
-	"\ttls_files\x18\x04 \x03(\tR\btlsFiles\x1a>\n" +
+	"\ttls_files\x18\x04 \x03(\tR\btlsFiles\x12B\n" +
+	"\taddresses\x18\x05 \x03(\v2$.signet.v1alpha1.View.AddressesEntryR\taddresses\x1a>\n" +
 	"\x10SetVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +
 	"\x05Entry\x12\x12\n" +
@@ -945,7 +959,7 @@ func file_api_resources_proto_rawDescGZIP() []byte {
 	return file_api_resources_proto_rawDescData
 }
 
-var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_api_resources_proto_goTypes = []any{
 	(*View)(nil),                // 0: signet.v1alpha1.View
 	(*Entry)(nil),               // 1: signet.v1alpha1.Entry
@@ -959,20 +973,22 @@ var file_api_resources_proto_goTypes = []any{
 	(*WantedKey)(nil),           // 9: signet.v1alpha1.WantedKey
 	(*Ban)(nil),                 // 10: signet.v1alpha1.Ban
 	nil,                         // 11: signet.v1alpha1.View.SetVersionsEntry
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	nil,                         // 12: signet.v1alpha1.View.AddressesEntry
+	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
 }
 var file_api_resources_proto_depIdxs = []int32{
 	11, // 0: signet.v1alpha1.View.set_versions:type_name -> signet.v1alpha1.View.SetVersionsEntry
-	12, // 1: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
-	2,  // 2: signet.v1alpha1.Entry.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	5,  // 3: signet.v1alpha1.PolicyRevision.modules:type_name -> signet.v1alpha1.PolicyModule
-	6,  // 4: signet.v1alpha1.PolicyRevision.exemptions:type_name -> signet.v1alpha1.Exemption
-	8,  // 5: signet.v1alpha1.JWTIssuer.load_balancer:type_name -> signet.v1alpha1.LoadBalancerIssuer
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	12, // 1: signet.v1alpha1.View.addresses:type_name -> signet.v1alpha1.View.AddressesEntry
+	13, // 2: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
+	2,  // 3: signet.v1alpha1.Entry.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	5,  // 4: signet.v1alpha1.PolicyRevision.modules:type_name -> signet.v1alpha1.PolicyModule
+	6,  // 5: signet.v1alpha1.PolicyRevision.exemptions:type_name -> signet.v1alpha1.Exemption
+	8,  // 6: signet.v1alpha1.JWTIssuer.load_balancer:type_name -> signet.v1alpha1.LoadBalancerIssuer
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_api_resources_proto_init() }
@@ -986,7 +1002,7 @@ func file_api_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_resources_proto_rawDesc), len(file_api_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -25,6 +25,9 @@ type MeshOptionsSpec struct {
 	// HeadersWithUnderscores are the names of headers that proxies pass on although they have an
 	// underscore. No other one with an underscore reaches a route, a policy or an application.
 	HeadersWithUnderscores []string `yaml:"headersWithUnderscores,omitempty" json:"headersWithUnderscores,omitempty" check:"items=1..20 each.len=1..100 each.pattern=token"`
+	// ServiceAddresses gives each virtual service of the mesh a loopback address, at which a proxy
+	// that is asked to has its application call it.
+	ServiceAddresses *ServiceAddresses `yaml:"serviceAddresses,omitempty" json:"serviceAddresses,omitempty"`
 }
 
 const envoyHeadersSuppress = "suppress"
@@ -33,9 +36,10 @@ const envoyHeadersSuppress = "suppress"
 func (*MeshOptionsSpec) names() (*string, **MeshRef) { return nil, nil }
 
 func (s *MeshOptionsSpec) check(ru *ruler) {
-	if s.Authorization == "" && s.EnvoyHeaders == "" && s.HeadersWithUnderscores == nil {
-		ru.fail("spec", "says nothing of the mesh: want authorization, envoyHeaders or headersWithUnderscores")
+	if s.Authorization == "" && s.EnvoyHeaders == "" && s.HeadersWithUnderscores == nil && s.ServiceAddresses == nil {
+		ru.fail("spec", "says nothing of the mesh: want authorization, envoyHeaders, headersWithUnderscores or serviceAddresses")
 	}
+	s.ServiceAddresses.check(ru, "spec.serviceAddresses")
 }
 
 func (*MeshOptionsSpec) lacks(*lacking) {}

@@ -321,6 +321,7 @@ func (b *builder) service(r *Resource) {
 		}
 	}
 	b.graph.services = b.graph.services.With(r.graphName(), v)
+	b.address(r)
 }
 
 func (b *builder) backends(r *Resource) {

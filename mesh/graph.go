@@ -19,6 +19,8 @@ type Graph struct {
 	routers       ordered.Map[Name, *VirtualRouter]
 	services      ordered.Map[Name, *VirtualService]
 	gatewayRoutes ordered.Map[Name, *GatewayRoute]
+	// addressed are the services of meshes that give them addresses, by these.
+	addressed ordered.Map[serviceAddress, Name]
 
 	// What a change is resolved by.
 	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references

@@ -78,6 +78,7 @@ func sameToOthers(old, now *Resource) bool {
 func (b *builder) remove(r *Resource) {
 	g, name := b.graph, r.graphName()
 	b.unlink(name)
+	b.unaddress(name)
 	g.objects, g.named = g.objects.Without(r.objectKey()), g.named.Without(name)
 	g.nodes, g.routers, g.services, g.gatewayRoutes = g.nodes.Without(name), g.routers.Without(name), g.services.Without(name), g.gatewayRoutes.Without(name)
 }

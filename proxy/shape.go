@@ -23,6 +23,10 @@ const answersKey = "signet.answers"
 // underscoresKey is where it carries Shape.Underscores, beside the others for the same reason.
 const underscoresKey = "signet.underscores"
 
+// serviceAddressesKey is where it carries Shape.ServiceAddresses: a server of the release before
+// gives the proxy none of them, and all the rest.
+const serviceAddressesKey = "signet.service_addresses"
+
 // Shape is what makes two proxies of one virtual node need different bytes. An
 // agent declares it; it is validated and never trusted to grant anything: who
 // may be which virtual node is decided by bindings (D2, D6).
@@ -51,6 +55,8 @@ type Shape struct {
 	// Underscores: the agent that decides about the proxy's requests refuses headers with
 	// underscores by their names.
 	Underscores bool
+	// ServiceAddresses: the application finds each backend at its service's own address, too.
+	ServiceAddresses bool
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -103,7 +109,7 @@ func (s Shape) validWhere() error {
 	for _, field := range []struct {
 		name string
 		err  error
-	}{{"bind", s.validBind()}, {"app", s.validApp()}, {"egress", s.validEgress()}} {
+	}{{"bind", s.validBind()}, {"app", s.validApp()}, {"egress", s.validEgress()}, {"service_addresses", s.validServiceAddresses()}} {
 		if field.err != nil {
 			return fmt.Errorf("%s: %w", field.name, field.err)
 		}
@@ -126,7 +132,7 @@ func (s Shape) validBind() error {
 // nobody calls out through it.
 func (s *Shape) Suit(r Ref) {
 	if s.Alone = r.Gateway(); s.Alone {
-		s.App, s.Egress, s.EgressOpen = "", Egress{}, false
+		s.App, s.Egress, s.EgressOpen, s.ServiceAddresses = "", Egress{}, false, false
 	}
 }
 
@@ -239,11 +245,10 @@ func (s Shape) Metadata() *structpb.Struct {
 		shape.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
 	all := &structpb.Struct{Fields: map[string]*structpb.Value{ShapeKey: structpb.NewStructValue(shape)}}
-	if s.Answers {
-		all.Fields[answersKey] = structpb.NewBoolValue(true)
-	}
-	if s.Underscores {
-		all.Fields[underscoresKey] = structpb.NewBoolValue(true)
+	for key, is := range map[string]bool{answersKey: s.Answers, underscoresKey: s.Underscores, serviceAddressesKey: s.ServiceAddresses} {
+		if is {
+			all.Fields[key] = structpb.NewBoolValue(true)
+		}
 	}
 	return all
 }
@@ -255,7 +260,8 @@ func ParseShape(metadata *structpb.Struct, settle func(*Shape)) (Shape, error) {
 	if shape == nil {
 		return Shape{}, fmt.Errorf("%w: the node's metadata has none", ErrShape)
 	}
-	s := Shape{Answers: metadata.GetFields()[answersKey].GetBoolValue(), Underscores: metadata.GetFields()[underscoresKey].GetBoolValue()}
+	is := func(key string) bool { return metadata.GetFields()[key].GetBoolValue() }
+	s := Shape{Answers: is(answersKey), Underscores: is(underscoresKey), ServiceAddresses: is(serviceAddressesKey)}
 	var mode string
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket, "wayout_socket": &s.WayoutSocket,

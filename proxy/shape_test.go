@@ -115,6 +115,7 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Answers: true},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Underscores: true},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", ServiceAddresses: true},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"},
 	} {

@@ -20,39 +20,54 @@ import (
 // egress translates what the node may call: one listener in http_proxy form,
 // with a virtual host for each declared backend and for nothing else
 // (DROP_ALL: an unknown host is 404). made has the routes of the ports for which they were made.
-func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
-	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
-	name, routes, at := b.shape.Egress.Listener(), egressRouteName(p), address(host, p)
-	if socket := b.shape.Egress.Socket; socket != "" {
-		routes, at = egressSocketRoutes, pipe(socket, b.shape.Egress.Mode)
+// It returns the name of its routes.
+func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) (routes string) {
+	p := uint32(b.shape.Egress.Port())
+	routes = egressRouteName(p)
+	if b.shape.Egress.Socket != "" {
+		routes = egressSocketRoutes
 	}
 	if r := made[p]; r != nil {
 		b.resources = append(b.resources, r)
 	} else {
 		made[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, hosts))
 	}
+	l := b.outbound(b.shape.Egress, b.egressManager(routes))
+	// It has a bound of its own, by its name in the bootstrap: whoever takes all
+	// connections of the ways in takes none of the application's.
+	l.IgnoreGlobalConnLimit = true
+	b.add(ads.ListenerType, l.GetName(), l)
+	return routes
+}
+
+// egressManager has the routes of what the application calls.
+func (b *builder) egressManager(routes string) *listenerv3.Filter {
+	return b.manager(answers.Out, "egress", routes, mesh.ProtocolHTTP, callers{})
+}
+
+// outbound is a listener of the application's own calls, at e; whatever is behind it, the
+// agent is asked first whose a connection is.
+func (b *builder) outbound(e proxy.Egress, to *listenerv3.Filter) *listenerv3.Listener {
 	l := &listenerv3.Listener{
-		Name:             name,
-		Address:          at,
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		// It has a bound of its own, by its name in the bootstrap: whoever takes all
-		// connections of the ways in takes none of the application's.
-		IgnoreGlobalConnLimit:         true,
+		Name:                          e.Listener(),
+		Address:                       pipe(e.Socket, e.Mode),
+		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		AccessLog:                     b.connectionLogs(answers.Out, localPort),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
-			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(answers.Out, "egress", routes, mesh.ProtocolHTTP, callers{})},
+			Filters: []*listenerv3.Filter{b.onlyTheApplication(), to},
 		}},
 	}
-	if b.shape.Egress.Socket == "" {
+	if e.Socket == "" {
+		l.Address = address(e.Addr().String(), uint32(e.Port()))
 		// The agent is asked at a connection's first byte: without that nobody is, and
 		// whoever may not call out could hold connections without end. The inspector
 		// is there to wait for it. Whom a socket's mode lets in may be silent
 		// (docs/decisions/046).
 		l.ListenerFilters, l.ListenerFiltersTimeout = b.inspected(), duration(firstByteTimeout)
 	}
-	b.add(ads.ListenerType, name, l)
+	return l
 }
 
 const (

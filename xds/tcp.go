@@ -6,14 +6,10 @@ import (
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
-
 	"signet.example/ads"
 	"signet.example/mesh"
 	"signet.example/proxy"
-	"signet.example/proxy/answers"
 )
 
 // outward is one way out of connections: to a service on one of its ports.
@@ -96,39 +92,30 @@ func (b *builder) tcpTargets(s backend, p uint32) ([]weighted, time.Duration) {
 // tcpEgress has a listener for each way out, where bytes are meant for one service alone,
 // and the application lets itself be known as at the other one (D18).
 func (b *builder) tcpEgress(list []outward) {
-	taken := map[string]bool{b.shape.Egress.String(): true}
-	for _, l := range b.node.Listeners { // where the proxy itself and its application are
-		taken[b.shape.Bind+":"+port(l.Port)], taken[b.shape.App+":"+port(l.Port)] = true, true
-	}
+	taken := b.taken()
 	for _, o := range list {
 		e := b.shape.Egress.TCP(o.service, o.port, 0)
 		for tries := 1; taken[e.String()]; tries++ {
 			e = b.shape.Egress.TCP(o.service, o.port, tries)
 		}
 		taken[e.String()] = true
-		at := pipe(e.Socket, e.Mode)
-		if e.Socket == "" {
-			at = address(e.Addr().String(), o.port)
-		} else if len(e.Socket) > proxy.MaxSocketPath {
+		if e.Socket != "" && len(e.Socket) > proxy.MaxSocketPath {
 			b.fail(fmt.Errorf("%s: longer than a socket's path may be (%d): give the way out a shorter one (egress)", e, proxy.MaxSocketPath))
 			return
 		}
-		l := &listenerv3.Listener{
-			Name:                          e.Listener(),
-			Address:                       at,
-			TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
-			PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-			AccessLog:                     b.connectionLogs(answers.Out, localPort),
-			FilterChains: []*listenerv3.FilterChain{{
-				Name:    "explicit",
-				Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.connection("egress", o.to, o.idle, b.life.upstream, b.declaredLogs())},
-			}},
-		}
-		if e.Socket == "" {
-			// Whoever says nothing is closed: nobody is asked about a connection before
-			// its first byte (docs/decisions/046).
-			l.ListenerFilters, l.ListenerFiltersTimeout = b.inspected(), duration(firstByteTimeout)
-		}
-		b.add(ads.ListenerType, e.Listener(), l)
+		b.add(ads.ListenerType, e.Listener(), b.outbound(e, b.outwardConnection(o)))
 	}
+}
+
+// taken is where the proxy's own listeners and its application are.
+func (b *builder) taken() map[string]bool {
+	at := map[string]bool{b.shape.Egress.String(): true}
+	for _, l := range b.node.Listeners {
+		at[b.shape.Bind+":"+port(l.Port)], at[b.shape.App+":"+port(l.Port)] = true, true
+	}
+	return at
+}
+
+func (b *builder) outwardConnection(o outward) *listenerv3.Filter {
+	return b.connection("egress", o.to, o.idle, b.life.upstream, b.declaredLogs())
 }

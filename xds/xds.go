@@ -85,8 +85,9 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 		for _, l := range b.node.Listeners {
 			b.ingress(l)
 		}
-		b.egress(n.hosts, n.routes)
+		routes := b.egress(n.hosts, n.routes)
 		b.tcpEgress(n.out)
+		b.serviceAddresses(routes, n.out)
 	}
 	if b.err != nil {
 		return nil, n.failed(b.err)

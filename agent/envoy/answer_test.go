@@ -20,7 +20,7 @@ func of(node string) *envoy {
 type inTD struct{}
 
 func (inTD) Destination(ref proxy.Ref) string { return "spiffe://td/" + ref.Mesh + "/" + ref.Name }
-func (inTD) Answered(*api.Decision)           {}
+func (inTD) Record(*api.Decision)             {}
 
 func TestAProxysOwnDenialBecomesARecord(t *testing.T) {
 	line := `{"msg":"native denial","time":"2026-11-21T10:00:00.123Z","decision_id":"0B6F5C2A-9a53-4c41-8e3f-0123456789ab","class":"unavailable","details":"ext_authz_error","status":503,"method":"GET","host":"orders.internal:8080","path":"/orders","source":"spiffe://td/m/web","peer":"127.0.0.1:1"}`

@@ -120,8 +120,8 @@ type Children interface {
 type Records interface {
 	// Destination is the SPIFFE ID of what a proxy runs for, "" where that is not known.
 	Destination(ref proxy.Ref) string
-	// Answered takes the record of an answer.
-	Answered(d *api.Decision)
+	// Record takes the record of an answer.
+	Record(d *api.Decision)
 }
 
 // Callers are those who call our proxies. Its method is called from many goroutines.

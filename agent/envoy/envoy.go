@@ -93,7 +93,7 @@ func (e *envoy) line(ctx context.Context, line string) {
 	}
 	a := e.answered(l)
 	e.config.Metrics.answered(e.proxy.Name, a.GetKind())
-	e.config.Records.Answered(a)
+	e.config.Records.Record(a)
 }
 
 // accessLog takes one line of the proxy's standard output.

@@ -202,10 +202,14 @@ func overlap(a, b netip.AddrPort) bool {
 	return a.Port() == b.Port() && (a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
-// listening is where the listeners of a set listen.
-func listening(set *ads.Set) []netip.AddrPort {
+// needed is where the listeners of a set listen without which its proxy does not run: all but
+// those at addresses of services, of which another proxy of the host may have some.
+func needed(set *ads.Set, sh proxy.Shape) []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, r := range set.Type(ads.ListenerType) {
+		if sh.ServiceAddresses && !strings.HasPrefix(r.Name, ingressPrefix) && r.Name != sh.Egress.Listener() {
+			continue
+		}
 		if at, ok := listens(r); ok {
 			list = append(list, at)
 		}

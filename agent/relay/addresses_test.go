@@ -58,7 +58,7 @@ func TestEveryListenerOfASetCountsAsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := listening(set); len(got) != 2 || got[0].Addr() != netip.MustParseAddr("127.0.0.2") {
+	if got := needed(set, proxy.Shape{}); len(got) != 2 || got[0].Addr() != netip.MustParseAddr("127.0.0.2") {
 		t.Errorf("%v", got)
 	}
 }
@@ -183,7 +183,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 			for _, text := range at {
 				want = append(want, netip.MustParseAddrPort(text))
 			}
-			if got := listening(v.published.Load()); !slices.Equal(got, want) {
+			if got := needed(v.published.Load(), proxy.Shape{}); !slices.Equal(got, want) {
 				t.Errorf("%s listens on %v, want %v", v.sub.key.ref.Name, got, want)
 			}
 			if got := v.LeftOut(); !slices.Equal(got, left) {
@@ -226,4 +226,40 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		put(orders, "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
 		expect(orders, nil, "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
 	})
+}
+
+func TestAProxyRunsWithoutTheServicesAddressesThatAnotherOneHas(t *testing.T) {
+	var k addresses
+	view := func(name, own string) *View {
+		sh := proxy.Shape{App: "127.0.0.1", ServiceAddresses: true, Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort(own)}}
+		v := newView(&subscription{key: subscriptionKey{ref: proxy.Node("shop", name), shape: sh}}, svids.Name{Entry: name}, nil, nil)
+		v.addresses, v.drain, v.changed = &k, time.Second, func() {}
+		var rs []*ads.Resource
+		for i, r := range listenersAt(t, own, "127.128.0.7:8080").Type(ads.ListenerType) {
+			rs = append(rs, &ads.Resource{Type: r.Type, Name: []string{sh.Egress.Listener(), "lds_egress_127.128.0.7_8080"}[i], Version: r.Version, Body: r.Body})
+		}
+		set, err := ads.NewSet(rs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.put(set, ""); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	web, batch, twin := view("web", "127.0.0.2:15001"), view("batch", "127.0.0.3:15001"), view("twin", "127.0.0.2:15001")
+	if err := web.claim("web"); err != nil || len(web.LeftOut()) != 0 {
+		t.Errorf("the first: %v, %v", err, web.LeftOut())
+	}
+	const why = "its address is taken: proxy web listens on 127.128.0.7:8080"
+	if err := batch.claim("batch"); err != nil || !slices.Equal(batch.LeftOut(), []LeftOut{{"lds_egress_127.128.0.7_8080", why}}) {
+		t.Errorf("the second: %v, %v", err, batch.LeftOut())
+	}
+	if err := twin.claim("twin"); err == nil {
+		t.Error("a proxy runs without its way out")
+	}
+	web.unclaim()
+	if err := batch.putClaimed(); err != nil || len(batch.LeftOut()) != 0 {
+		t.Errorf("after the first has ended: %v, %v", err, batch.LeftOut())
+	}
 }

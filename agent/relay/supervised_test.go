@@ -17,6 +17,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
+	"signet.example/proxy"
 )
 
 // Bindings of one virtual node may differ in what shows only of a process, as while Envoy
@@ -78,16 +79,16 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 	if given.claimant != "" || attested.claimant != "p" {
 		t.Errorf("%q listens by the one, %q by the other", given.claimant, attested.claimant)
 	}
-	if err := r.addresses.claim("another", listening(set)); err == nil {
+	if err := r.addresses.claim("another", needed(set, proxy.Shape{})); err == nil {
 		t.Error("another proxy listens where it does")
 	}
-	if err := r.addresses.claim("another", listening(listenersAt(t, "127.0.0.2:9090"))); err != nil {
+	if err := r.addresses.claim("another", needed(listenersAt(t, "127.0.0.2:9090"), proxy.Shape{})); err != nil {
 		t.Fatal(err)
 	}
 	if err := attested.put(listenersAt(t, "127.0.0.2:8080", "127.0.0.2:9090"), ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := listening(attested.published.Load()); len(got) != 1 || attested.LeftOut() == nil {
+	if got := needed(attested.published.Load(), proxy.Shape{}); len(got) != 1 || attested.LeftOut() == nil {
 		t.Errorf("it listens on %v, where another proxy does, too", got)
 	}
 
@@ -100,7 +101,7 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 		t.Error("it goes on without its binding")
 	}
 	release()
-	if err := r.addresses.claim("another", listening(set)); err != nil {
+	if err := r.addresses.claim("another", needed(set, proxy.Shape{})); err != nil {
 		t.Errorf("after it ended: %v", err)
 	}
 	other := binding("binding/c", program)

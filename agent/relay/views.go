@@ -221,12 +221,13 @@ func (v *View) putClaimed() error {
 }
 
 // claim has the proxy that is to run by this view listen where it says. One that has
-// not run yet gets all or nothing, and waits; one that comes back gets what there is.
+// not run yet gets all that it needs or nothing, and waits; one that comes back gets what there is.
 func (v *View) claim(proxy string) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
-		if err := v.addresses.free(proxy, listening(v.full)); err != nil {
+		at := needed(v.full, v.sub.key.shape)
+		if err := v.addresses.free(proxy, at); err != nil {
 			return err
 		}
 		for _, port := range ingressPorts(v.full) {
@@ -235,7 +236,7 @@ func (v *View) claim(proxy string) error {
 				return err
 			}
 		}
-		if err := v.addresses.claim(proxy, listening(v.full)); err != nil {
+		if err := v.addresses.claim(proxy, at); err != nil {
 			v.addresses.serveOnly(proxy, v.sub.key, nil)
 			return err
 		}

@@ -94,10 +94,10 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 	case "json":
 		return showManifests(c.OutOrStdout(), answer)
 	}
-	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, wide: []string{"owner"}, none: "nothing of this kind is stored"}
+	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, wide: []string{"owner", "address"}, none: "nothing of this kind is stored"}
 	for _, obj := range answer.GetObjects() {
 		v.names = append(v.names, objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()))
-		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10), obj.GetOwner()})
+		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10), obj.GetOwner(), obj.GetAddress()})
 	}
 	return show(c, v)
 }
@@ -111,6 +111,7 @@ func showManifests(w io.Writer, answer *api.GetResponse) error {
 		Name     string          `json:"name"`
 		Revision uint64          `json:"revision"`
 		Owner    string          `json:"owner,omitempty"`
+		Address  string          `json:"address,omitempty"`
 		Manifest json.RawMessage `json:"manifest"`
 	}
 	objects := []object{}
@@ -119,7 +120,7 @@ func showManifests(w io.Writer, answer *api.GetResponse) error {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()), err)
 		}
-		objects = append(objects, object{obj.GetKind(), obj.GetMesh(), obj.GetName(), obj.GetRevision(), obj.GetOwner(), manifest})
+		objects = append(objects, object{obj.GetKind(), obj.GetMesh(), obj.GetName(), obj.GetRevision(), obj.GetOwner(), obj.GetAddress(), manifest})
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")

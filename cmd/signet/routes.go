@@ -158,6 +158,9 @@ func printRoute(c *cobra.Command, authority string, r *api.RoutesResponse) error
 	default:
 		fmt.Fprintf(&b, "route %s of %s\n", r.GetRoute(), r.GetVirtualHost())
 	}
+	if r.GetAddress() != "" {
+		fmt.Fprintf(&b, "  the service's address is %s, at which proxies with service_addresses have it, too\n", r.GetAddress())
+	}
 	total := uint32(0)
 	for _, t := range r.GetTargets() {
 		total += t.GetWeight()

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -51,6 +52,17 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		return fmt.Errorf("serve metrics on %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// Open reports whether others than this host can reach what is served at an address, host:port;
+// none do where it is empty.
+func Open(address string) bool {
+	if address == "" {
+		return false
+	}
+	host, _, err := net.SplitHostPort(address)
+	a, notAddress := netip.ParseAddr(host)
+	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())
 }
 
 func limit(files uint64) int {

@@ -61,12 +61,25 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 		if kind != "" && k.Kind != kind || req.GetMesh() != "" && k.Mesh != req.GetMesh() || req.GetName() != "" && k.Name != req.GetName() {
 			continue
 		}
-		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode()), Owner: o.Owner})
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode()), Owner: o.Owner, Address: addressOf(m, k)})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
 		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", cmp.Or(kind, "an object"), plain.Text(req.GetName()), others(m, kind, req.GetMesh()))
 	}
 	return resp, nil
+}
+
+// addressOf is the loopback address of a virtual service, "" where its mesh gives none, and of
+// all else.
+func addressOf(m Model, k kinds.Key) string {
+	name := mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)
+	if name.Kind != mesh.KindVirtualService || m.Graph().Service(name) == nil {
+		return ""
+	}
+	if a := m.Graph().AddressOf(name); a.IsValid() {
+		return a.String()
+	}
+	return ""
 }
 
 // maxOthers bounds how many names a message lists.

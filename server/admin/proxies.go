@@ -2,11 +2,14 @@ package admin
 
 import (
 	"context"
+	"strings"
 
 	"signet.example/api"
 	"signet.example/internal/plain"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
+	"signet.example/server/kinds"
 )
 
 // Routes predicts what becomes of a request.
@@ -19,7 +22,14 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Proxies.Routes(of, req)
+	resp, err := s.cfg.Proxies.Routes(of, req)
+	if err != nil {
+		return nil, err
+	}
+	if host, _, _ := strings.Cut(req.GetAuthority(), ":"); !of.Gateway() && resp.GetVirtualHost() != "" {
+		resp.Address = addressOf(m, kinds.Key{Kind: string(mesh.KindVirtualService), Mesh: of.Mesh, Name: host})
+	}
+	return resp, nil
 }
 
 // caller is whose proxy is meant.

@@ -96,7 +96,12 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: build %s: %w", fault.Unavailable, name, err)
 	}
-	return closeView(t.pool.Share(set), &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: t.in.model.Graph().Node(key.Node).TLSFiles()}, nodeTypes)
+	g := t.in.model.Graph()
+	last := &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: g.Node(key.Node).TLSFiles()}
+	if key.Shape.ServiceAddresses {
+		last.Addresses = g.AddressesFor(key.Node)
+	}
+	return closeView(t.pool.Share(set), last, nodeTypes)
 }
 
 // set is the view without the resource that closes it.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,6 +43,8 @@ type Options struct {
 	Binds map[string]string
 	// EgressOpen are addresses, not on loopback, of nodes' outbound listeners.
 	EgressOpen map[string]string
+	// ServiceAddresses are nodes whose applications find backends at the addresses of services.
+	ServiceAddresses []string
 	// OnSockets are nodes with Unix sockets in the place of the application's port.
 	OnSockets map[string]OnSockets
 	// Applications of nodes' Bindings: who may call out through their proxies, as
@@ -371,7 +374,7 @@ func (w *World) agentConfig(envoy string) string {
 		if n.EgressNetwork() == "unix" {
 			egress = "unix:" + egress
 		}
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "")
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, service_addresses: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "", slices.Contains(w.opts.ServiceAddresses, name))
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())

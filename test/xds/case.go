@@ -29,6 +29,7 @@ import (
 //	# lifetime: 1h
 //	# app: unix:/run/front/{port}.sock
 //	# egress: unix:/run/front-out/egress.sock
+//	# service-addresses: true
 type Case struct {
 	Name string
 	Mesh string
@@ -99,6 +100,8 @@ func (c *Case) directives(content []byte) error {
 			c.Shape.App = value
 		case "egress":
 			c.Shape.Egress, err = proxy.ParseEgress(value, "")
+		case "service-addresses":
+			c.Shape.ServiceAddresses, err = strconv.ParseBool(value)
 		default:
 			err = fmt.Errorf("directive %q", key)
 		}

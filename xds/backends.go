@@ -1,0 +1,48 @@
+package xds
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"signet.example/ads"
+	"signet.example/mesh"
+	"signet.example/proxy"
+)
+
+// serviceAddresses has a listener for each port of each backend at the service's own address,
+// where a proxy is asked for it: an application calls there as if the service itself did, and
+// need not know of a proxy. By HTTP they have the routes of the way out, so that a host counts
+// at each of them what it counts there; by tcp they are the ways out of the same name.
+func (b *builder) serviceAddresses(routes string, out []outward) {
+	if !b.shape.ServiceAddresses {
+		return
+	}
+	taken := b.taken()
+	at := func(name mesh.Name, p uint32) proxy.Egress {
+		e := proxy.Egress{AddrPort: netip.AddrPortFrom(b.in.Graph.AddressOf(name), uint16(p))} //nolint:gosec // 1 to 65535, by its check
+		if taken[e.String()] {
+			b.fail(fmt.Errorf("%s is where service %s is to be called, and where this proxy or its application listens: give the proxy another bind or app, or the service another address (serviceAddresses of MeshOptions)", e, name.Name))
+		}
+		return e
+	}
+	for _, s := range b.plainFirst() {
+		name := s.service.GraphName()
+		if !b.in.Graph.AddressOf(name).IsValid() {
+			continue // its mesh gives none
+		}
+		for _, p := range portsOf(s) {
+			l := b.outbound(at(name, p), b.egressManager(routes))
+			b.add(ads.ListenerType, l.GetName(), l)
+		}
+		for _, p := range tcpPortsOf(s) {
+			i := slices.IndexFunc(out, func(o outward) bool { return o.service == strings.ToLower(s.service.Name) && o.port == p })
+			if i < 0 {
+				continue // nothing answers
+			}
+			l := b.outbound(at(name, p), b.outwardConnection(out[i]))
+			b.add(ads.ListenerType, l.GetName(), l)
+		}
+	}
+}

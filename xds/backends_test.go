@@ -1,0 +1,42 @@
+package xds_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"signet.example/ads"
+	"signet.example/proxy"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+func TestBackendsHaveListenersAtTheirAddressesWhereTheProxyIsAskedForThem(t *testing.T) {
+	c := xdstest.Load(t, "testdata/addresses")
+	names := func() (out []string) {
+		set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range set.Type(ads.ListenerType) {
+			out = append(out, r.Name)
+		}
+		return out
+	}
+	if got := strings.Join(names(), " "); got != "lds_egress_127.0.0.2_15001 lds_egress_127.133.62.142_8080 lds_egress_127.133.62.142_9090 lds_egress_127.207.14.227_6379 lds_egress_127.9.0.1_6379" {
+		t.Errorf("asked for: %s", got)
+	}
+	c.Shape.ServiceAddresses = false
+	if got := strings.Join(names(), " "); got != "lds_egress_127.0.0.2_15001 lds_egress_127.207.14.227_6379" {
+		t.Errorf("not asked for: %s", got)
+	}
+}
+
+func TestAProxyThatListensAtABackendsAddressIsRefusedByName(t *testing.T) {
+	c := xdstest.Load(t, "testdata/addresses")
+	at := c.Input.Graph.AddressOf(c.Input.Graph.Services("shop")[1].GraphName())
+	c.Shape.Egress = proxy.Egress{AddrPort: netip.AddrPortFrom(at, 8080)}
+	if _, err := xds.Build(c.Input, c.Ref(), c.Shape); err == nil || !strings.Contains(err.Error(), at.String()+":8080 is where service orders.shop.internal is to be called, and where this proxy or its application listens") {
+		t.Errorf("%v", err)
+	}
+}
