@@ -137,6 +137,13 @@ func (a *admin) inFlight(ctx context.Context) (flight, error) {
 	return open, err
 }
 
+// requests is how many Envoy has taken from others.
+func (a *admin) requests(ctx context.Context) (int, error) {
+	all := 0
+	err := a.gauges(ctx, `http\.ingress.*\.downstream_rq_total`, func(_ string, n int) { all += n })
+	return all, err
+}
+
 // callingOut is how many connections the application has to the way out.
 func (a *admin) callingOut(ctx context.Context) (int, error) {
 	open := 0
@@ -144,7 +151,7 @@ func (a *admin) callingOut(ctx context.Context) (int, error) {
 	return open, err
 }
 
-// gauges calls do with each that has such a name.
+// gauges calls do with each number that has such a name.
 func (a *admin) gauges(ctx context.Context, names string, do func(name string, n int)) error {
 	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape("^("+names+")$"))
 	if err != nil {

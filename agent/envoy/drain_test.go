@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,16 +17,25 @@ import (
 // it is asked again and again.
 func adminOf(t *testing.T, inFlight func(asked int) int) *admin {
 	t.Helper()
+	var asked atomic.Int64
+	return adminWith(t, func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.RawQuery, "downstream_rq_active") {
+			return
+		}
+		n := inFlight(int(asked.Add(1)))
+		_, _ = fmt.Fprintf(w, "cluster.cds_ingress_m_store_tcp_6379.upstream_cx_active: %d\nhttp.admin.downstream_rq_active: 1\nhttp.ingress.downstream_rq_active: %d\nhttp.wayout.downstream_rq_active: 0\n", n/2, n-n/2) // the test reads it or has failed
+	})
+}
+
+// adminWith is an admin interface that answers so.
+func adminWith(t *testing.T, answer http.HandlerFunc) *admin {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var asked atomic.Int64
-	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		n := inFlight(int(asked.Add(1)))
-		_, _ = fmt.Fprintf(w, "cluster.cds_ingress_m_store_tcp_6379.upstream_cx_active: %d\nhttp.admin.downstream_rq_active: 1\nhttp.ingress.downstream_rq_active: %d\nhttp.wayout.downstream_rq_active: 0\n", n/2, n-n/2) // the test reads it or has failed
-	})}
+	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: answer}
 	go func() { _ = s.Serve(l) }() // ends with Close
 	t.Cleanup(func() { _ = s.Close() })
 	return newAdmin(socket)
@@ -111,21 +121,66 @@ func TestADrainingProxyGoesOnUntilItsCallersHaveLearnedOfIt(t *testing.T) {
 	}
 }
 
+// Who has not moved goes where a name leads, which others keep for a while, and nobody asks it.
+func TestADrainingProxyGoesOnWhileCallersOutsideOfTheMeshCome(t *testing.T) {
+	t.Parallel()
+	const drain = time.Second
+	never := make(chan struct{})
+	ended := make(chan struct{})
+	close(ended)
+	for name, c := range map[string]struct {
+		came     func(asked int) int // requests, since it began
+		ended    <-chan struct{}
+		min, max time.Duration // since it was told to stop, drain before
+	}{
+		"nobody":                          {func(int) int { return 3 }, never, drain / silence, drain * 3 / 4},
+		"until the fifth look":            {func(n int) int { return min(n, 5) }, never, drain/silence + 3*pollDraining, drain - pollDraining},
+		"again and again":                 {func(n int) int { return n }, never, drain, 3 * drain},
+		"now and then":                    {func(n int) int { return n / 2 }, never, drain, 3 * drain},
+		"it ended by itself":              {func(n int) int { return n }, ended, 0, drain / 2},
+		"its admin interface has no word": {func(int) int { panic(http.ErrAbortHandler) }, never, 0, drain / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &envoy{config: Config{DrainTime: drain}, admin: callsTo(t, c.came), log: slog.New(slog.DiscardHandler)}
+			begun := time.Now()
+			e.awaitSilence(t.Context(), begun.Add(-drain), c.ended)
+			if took := time.Since(begun); took < c.min || took > c.max {
+				t.Errorf("went on for %s, want %s to %s", took, c.min, c.max)
+			}
+		})
+	}
+}
+
+// A request that came and was answered between two looks may be followed by another.
+func TestADrainingProxyIsNotEndedRightAfterARequest(t *testing.T) {
+	t.Parallel()
+	e := &envoy{config: Config{DrainRequests: 10 * time.Second}, admin: callsTo(t, func(n int) int { return min(n, 5) }), log: slog.New(slog.DiscardHandler)}
+	begun := time.Now()
+	e.answer(t.Context(), make(chan struct{}))
+	if took := time.Since(begun); took < 4*pollDraining || took > 5*time.Second {
+		t.Errorf("went on for %s", took)
+	}
+}
+
+// callsTo is an admin interface whose Envoy has taken so many requests, as it is asked again and again; all are answered.
+func callsTo(t *testing.T, came func(asked int) int) *admin {
+	t.Helper()
+	var asked atomic.Int64
+	return adminWith(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.RawQuery, "downstream_rq_total") {
+			_, _ = fmt.Fprintf(w, "http.ingress.http.8080.downstream_rq_total: %d\n", came(int(asked.Add(1)))) // the test reads it or has failed
+		}
+	})
+}
+
 // callingOut is an admin interface at whose Envoy's way out there are connections, as it is asked again and again.
 func callingOut(t *testing.T, open func(asked int) int) *admin {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var asked atomic.Int64
-	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return adminWith(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, "http.egress.downstream_cx_active: %d\n", open(int(asked.Add(1)))) // the test reads it or has failed
-	})}
-	go func() { _ = s.Serve(l) }() // ends with Close
-	t.Cleanup(func() { _ = s.Close() })
-	return newAdmin(socket)
+	})
 }
 
 func TestAProxyOfATaskOutlivesItsApplication(t *testing.T) {

@@ -37,6 +37,8 @@ const (
 	pollStarting = 25 * time.Millisecond
 	pollReady    = time.Second
 	pollDraining = 50 * time.Millisecond
+	// silence is the share of DrainTime without a call after which nobody is left who calls.
+	silence = 5
 )
 
 // errUnbound ends an Envoy whose view is gone.
@@ -398,6 +400,7 @@ func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else if e.goOn(p.Done()) && finish {
 		e.awaitCallers(ctx, p.PID(), p.Done())
+		e.awaitSilence(ctx, begun, p.Done())
 		e.become(func(s *known) { s.left = true })
 		e.answer(ctx, p.Done())
 		e.outlive(ctx, begun, p.Done())
@@ -440,19 +443,54 @@ func (e *envoy) awaitCallers(ctx context.Context, pid int, ended <-chan struct{}
 	}
 }
 
-// answer takes no more connections, and waits until what is in flight is answered and
-// connections of tcp have ended, for DrainRequests at most.
+// awaitSilence goes on while callers outside of the mesh come, who go where a name leads and whom
+// nobody can ask: until none has for a fifth of DrainTime, at most as long as awaitCallers has.
+func (e *envoy) awaitSilence(ctx context.Context, begun time.Time, ended <-chan struct{}) {
+	var came int
+	var since time.Time
+	for {
+		now, err := e.admin.requests(ctx)
+		switch {
+		case err != nil:
+			e.log.WarnContext(ctx, "envoy drain: whether it is called is not known", slog.Any("err", err))
+			return
+		case since.IsZero() || now != came:
+			came, since = now, time.Now()
+		case time.Since(since) >= e.config.DrainTime/silence:
+			return
+		}
+		if time.Since(begun) >= 2*e.config.DrainTime {
+			e.log.WarnContext(ctx, "envoy drain: it is still called", slog.Duration("waited", 2*e.config.DrainTime))
+			return
+		}
+		t := time.NewTimer(pollDraining)
+		select {
+		case <-t.C:
+		case <-ended:
+			t.Stop()
+			return
+		}
+	}
+}
+
+// answer takes no more connections, and waits until what is in flight is answered, none came
+// since the last look, and connections of tcp have ended, for DrainRequests at most.
 func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 	if err := e.admin.shut(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain: it goes on to listen", slog.Any("err", err))
 	}
+	came := -1
 	for begun := time.Now(); ; {
+		before := came
 		open, err := e.admin.inFlight(ctx)
+		if err == nil {
+			came, err = e.admin.requests(ctx)
+		}
 		switch {
 		case err != nil:
 			e.log.WarnContext(ctx, "envoy drain: what is in flight is not known", slog.Any("err", err))
 			return
-		case open == flight{}:
+		case open == flight{} && came == before:
 			return
 		case time.Since(begun) >= e.config.DrainRequests:
 			e.log.WarnContext(ctx, "envoy is ended with requests in flight, or connections open", slog.Int("requests", open.requests), slog.Int("connections", open.connections))

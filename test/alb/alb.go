@@ -1,5 +1,5 @@
-// Package alb signs tokens of users as an AWS Application Load Balancer does, and publishes
-// its keys as its region does, for tests.
+// Package alb is an AWS Application Load Balancer for tests: it calls targets as one does, signs
+// tokens of users, and publishes its keys as its region does.
 package alb
 
 import (

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
+	"signet.example/test/frozen"
 	"signet.example/test/parts"
 )
 
@@ -71,54 +72,13 @@ func (s shopService) spec() string {
 		"spec: {awsName: " + s.name + ".shop.internal, provider: {virtualNode: {virtualNodeRef: {name: " + s.name + "}}}}\n"
 }
 
-// object is a part of an Envoy's configuration.
-type object = map[string]any
-
 // frozen is the configuration that App Mesh's last answer left in the service's Envoy, at its old address.
-func (s shopService) frozen() object {
-	socket := func(address string, port int) object {
-		return object{"socket_address": object{"address": address, "port_value": port}}
-	}
-	cluster := func(name, kind, host string) object {
-		return object{
-			"name": name, "type": kind, "connect_timeout": "1s", "dns_refresh_rate": "1s", "dns_lookup_family": "V4_ONLY",
-			"load_assignment": object{"cluster_name": name, "endpoints": []any{object{"lb_endpoints": []any{object{"endpoint": object{"address": socket(host, 8080)}}}}}},
-		}
-	}
-	listener := func(name, address string, port int, routes string, hosts []any) object {
-		return object{"name": name, "address": socket(address, port), "filter_chains": []any{object{"filters": []any{object{
-			"name": "envoy.filters.network.http_connection_manager",
-			"typed_config": object{
-				"@type":       "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-				"stat_prefix": name, "route_config": object{"name": routes, "virtual_hosts": hosts},
-				"http_filters": []any{object{"name": "envoy.filters.http.router", "typed_config": object{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}},
-			},
-		}}}}}
-	}
-	route := func(name string, to object) []any {
-		to["timeout"] = "15s"
-		return []any{object{"name": name, "match": object{"prefix": "/"}, "route": to}}
-	}
-	own := "cds_ingress_shop_" + s.name + "_http_8080"
-	clusters := []any{cluster(own, "STATIC", inside(s.old))}
-	var backends []any
+func (s shopService) frozen() map[string]any {
+	backends := map[string]string{}
 	for _, callee := range s.calls {
-		host, to := callee+".shop.internal", "cds_egress_shop_"+callee+"_http_8080"
-		clusters = append(clusters, cluster(to, "LOGICAL_DNS", host))
-		backends = append(backends, object{"name": host, "domains": []any{host, host + ":8080"}, "routes": route(callee, object{
-			"cluster": to, "retry_policy": object{
-				"retry_on": "unavailable,connect-failure,refused-stream,retriable-status-codes", "num_retries": 2, "retriable_status_codes": []any{503},
-			},
-		})})
+		backends[callee] = callee + ".shop.internal"
 	}
-	listeners := []any{
-		listener("lds_ingress_0.0.0.0_15000", s.old.String(), 8080, "rds_ingress_http_8080", []any{object{"name": "ingress", "domains": []any{"*"}, "routes": route("ingress", object{"cluster": own})}}),
-		listener("lds_egress_0.0.0.0_15001", inside(s.old), 15001, "rds_egress_http_15001", backends),
-	}
-	return object{
-		"node":  object{"id": "arn:aws:appmesh:eu-west-1:123456789012:mesh/shop/virtualNode/" + s.name, "cluster": s.name},
-		"admin": object{"address": socket(inside(s.old), 9901)}, "static_resources": object{"listeners": listeners, "clusters": clusters},
-	}
+	return frozen.Node{Name: s.name, At: s.old.String(), Inside: inside(s.old), Backends: backends}.Bootstrap()
 }
 
 // TestTheCommandsOfThePageOfTheDayDoWhatItSays runs the page on three hosts, where the twelve services of

@@ -24,17 +24,22 @@ import (
 	"signet.example/test/parts"
 )
 
-// definition is what this test reads of a task definition.
+// definition is what tests read of a task definition, as JSON or in a template of CloudFormation.
 type definition struct {
-	ContainerDefinitions []container `json:"containerDefinitions"`
+	ContainerDefinitions []container `json:"containerDefinitions" yaml:"ContainerDefinitions"`
 }
 
 type container struct {
-	Name        string
-	Command     []string
-	StopTimeout int `json:"stopTimeout"`
-	Environment []struct{ Name, Value string }
-	HealthCheck struct{ Command []string } `json:"healthCheck"`
+	Name        string   `yaml:"Name"`
+	Command     []string `yaml:"Command"`
+	Environment []struct {
+		Name  string `yaml:"Name"`
+		Value string `yaml:"Value"`
+	} `yaml:"Environment"`
+	HealthCheck struct {
+		Command  []string `yaml:"Command"`
+		Interval int      `yaml:"Interval"` // seconds
+	} `json:"healthCheck" yaml:"HealthCheck"`
 }
 
 func (d definition) container(t *testing.T, name string) container {
@@ -58,11 +63,11 @@ func (c container) environ(beside map[string]string) []string {
 	return all
 }
 
-// relay has what listens at a loopback address of this host listen there on the other host, too.
-func relay(t *testing.T, address string) {
+// relay has what listens at a loopback address of this host listen there on the n-th host, too.
+func relay(t *testing.T, host int, address string) {
 	t.Helper()
 	var l net.Listener
-	parts.FromAnotherHost(t, func() {
+	parts.FromHost(t, host, func() {
 		var err error
 		if l, err = net.Listen("tcp", address); err != nil {
 			t.Error(err)
@@ -103,7 +108,7 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 		t.Fatalf("%v: %s", err, out)
 	}
 	aws := parts.NewSTS(t, "123456789012")
-	relay(t, strings.TrimPrefix(aws.URL(), "http://"))
+	relay(t, 2, strings.TrimPrefix(aws.URL(), "http://"))
 	role := aws.ARN("orders-task")
 	w := meshtest.Start(t, meshtest.Options{
 		Listen: parts.ThisHost + ":0", Nodes: []string{"front", "web"}, Binds: map[string]string{"web": parts.ThisHost, "front": frontHost}, NoAgent: true,
@@ -133,8 +138,8 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 	w.Apply(made.Objects)
 
 	proxy, app, stop := d.container(t, "envoy"), d.container(t, "app"), d.container(t, "signet-stop")
-	k := &task{t: t, image: image{w.Place(w.Program(), "signet-task"), w.PlaceEnvoy()}, dir: filepath.Join(w.Dir, "converted"), ended: make(chan struct{})}
-	k.serve("converted")
+	k := &task{t: t, host: 2, image: image{w.Place(w.Program(), "signet-task"), w.PlaceEnvoy()}, dir: filepath.Join(w.Dir, "converted"), ended: make(chan struct{})}
+	k.serve(meshtest.Echo("converted"))
 	given := aws.Environment(role)
 	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy,

@@ -32,10 +32,11 @@ const (
 // image has the programs of a task.
 type image struct{ signet, envoy string }
 
-// task is a container of a task on the other host, which is its network namespace: agent and
+// task is a container of a task on a host of its own, which is its network namespace: agent and
 // Envoy below the first process of a PID namespace, and an application beside them.
 type task struct {
 	t      *testing.T
+	host   int // the n-th, of which the first is this one
 	image  image
 	dir    string
 	cmd    *exec.Cmd
@@ -49,8 +50,8 @@ type task struct {
 // startTask starts one, and its application, and waits until it is healthy.
 func startTask(t *testing.T, w *meshtest.World, with image, name string, env ...string) *task {
 	t.Helper()
-	k := &task{t: t, image: with, dir: filepath.Join(w.Dir, name), ended: make(chan struct{})}
-	k.serve(name)
+	k := &task{t: t, host: 2, image: with, dir: filepath.Join(w.Dir, name), ended: make(chan struct{})}
+	k.serve(meshtest.Echo(name))
 	server, err := w.Addresses(w.ServerDir())
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +82,7 @@ func (k *task) start(command, environ []string) {
 		k.t.Fatal(err)
 	}
 	defer func() { _ = out.Close() }() // the task has its own
-	words := strings.Fields(parts.OnAnotherHost() + " unshare --pid --fork --kill-child --mount-proc" + asTaskUser)
+	words := strings.Fields(parts.OnHost(k.host) + " unshare --pid --fork --kill-child --mount-proc" + asTaskUser)
 	k.cmd = exec.CommandContext(context.WithoutCancel(k.t.Context()), words[0], append(append(words[1:], k.image.signet), command...)...)
 	k.cmd.Env = environ
 	k.cmd.Stdout, k.cmd.Stderr = out, out
@@ -110,7 +111,7 @@ func (k *task) said() string {
 
 // container is a command as another container of the task.
 func (k *task) container(args ...string) *exec.Cmd {
-	words := strings.Fields(parts.OnAnotherHost() + asTaskUser)
+	words := strings.Fields(parts.OnHost(k.host) + asTaskUser)
 	return exec.CommandContext(k.t.Context(), words[0], append(append(words[1:], k.image.signet), args...)...)
 }
 
@@ -122,9 +123,9 @@ func (k *task) signet(args ...string) (string, error) {
 
 // stopper starts the container that is stopped before the application. What it returns stops it,
 // and waits for its end.
-func (k *task) stopper() (stop func() (string, error)) {
+func (k *task) stopper(command ...string) (stop func() (string, error)) {
 	k.t.Helper()
-	c := k.container("agent", "stop", "--on-term", "--socket-dir", k.path("run"))
+	c := k.container(append(command, "--socket-dir", k.path("run"))...)
 	var out strings.Builder
 	c.Stdout = &out
 	said, err := c.StderrPipe()
@@ -149,10 +150,10 @@ func (k *task) stopper() (stop func() (string, error)) {
 }
 
 // serve runs the task's application, and makes a client that calls out by the proxy.
-func (k *task) serve(name string) {
+func (k *task) serve(app http.Handler) {
 	k.t.Helper()
 	var l net.Listener
-	parts.FromAnotherHost(k.t, func() {
+	parts.FromHost(k.t, k.host, func() {
 		var err error
 		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", meshtest.AppPort)); err != nil {
 			k.t.Error(err)
@@ -161,11 +162,11 @@ func (k *task) serve(name string) {
 	if l == nil {
 		k.t.FailNow()
 	}
-	k.app = &http.Server{Handler: meshtest.Echo(name), ReadHeaderTimeout: 10 * time.Second}
+	k.app = &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = k.app.Serve(l) }() // ends by Close
 	k.t.Cleanup(func() { _ = k.app.Close() })
 	dial := func(ctx context.Context, network, address string) (c net.Conn, err error) {
-		parts.FromAnotherHost(k.t, func() { c, err = new(net.Dialer).DialContext(ctx, network, address) })
+		parts.FromHost(k.t, k.host, func() { c, err = new(net.Dialer).DialContext(ctx, network, address) })
 		return c, err
 	}
 	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:15001"}), DialContext: dial}
@@ -176,12 +177,18 @@ func (k *task) serve(name string) {
 // first is the pid of the first process in the task's PID namespace.
 func (k *task) first() int {
 	k.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", k.cmd.Process.Pid, k.cmd.Process.Pid))
-	pid, parse := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err := errors.Join(err, parse); err != nil {
+	pid, err := k.running()
+	if err != nil {
 		k.t.Fatal(err)
 	}
 	return pid
+}
+
+// running is that, and an error where it has ended.
+func (k *task) running() (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", k.cmd.Process.Pid, k.cmd.Process.Pid))
+	pid, parse := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid, errors.Join(err, parse)
 }
 
 // below are the processes below one, itself too.
@@ -294,7 +301,7 @@ func TestATaskStopsWithoutAFailedRequestInBothOrders(t *testing.T) {
 
 	t.Run("one after the other", func(t *testing.T) {
 		k := startTask(t, w, image, "task-a")
-		stop := k.stopper()
+		stop := k.stopper("agent", "stop", "--on-term")
 		eventually(t, 20*time.Second, "the task answers", answers("task-a"))
 		load := w.StartLoad("front", page, 100)
 		time.Sleep(time.Second)

@@ -39,6 +39,10 @@ type Load struct {
 	TLS *tls.Config
 	// Proxy, if set, is asked in http_proxy form (absolute request URI).
 	Proxy *url.URL
+	// Transport, if set, carries the requests: NewConnections, TLS and Proxy are its matter then.
+	Transport http.RoundTripper
+	// Request, if set, makes the n-th request in the place of a GET of URL.
+	Request func(ctx context.Context, n int) (*http.Request, error)
 	// Timeout bounds a request; 0 means 10 s.
 	Timeout time.Duration
 	// MaxInFlight bounds how many requests are under way; 0 means 256. What
@@ -78,10 +82,18 @@ type Report struct {
 	Skipped int
 	// Reasons counts failures by what went wrong.
 	Reasons map[string]int
+	// Failures are each of them, in the order in which they ended.
+	Failures []Failure
 	// Bodies counts answers by their first 40 bytes.
 	Bodies map[string]int
 
 	took []time.Duration
+}
+
+// Failure is a request that failed.
+type Failure struct {
+	Began, Ended time.Time
+	Why          string
 }
 
 // Start begins the load; it goes on until Stop or until ctx ends.
@@ -111,7 +123,11 @@ func (l Load) client(single bool) *http.Client {
 	if l.Proxy != nil {
 		tr.Proxy = http.ProxyURL(l.Proxy)
 	}
-	return &http.Client{Timeout: l.Timeout, Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	var by http.RoundTripper = tr
+	if l.Transport != nil {
+		by = l.Transport
+	}
+	return &http.Client{Timeout: l.Timeout, Transport: by, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // pace starts each request when it is due.
@@ -150,12 +166,11 @@ func (r *Run) begin(ctx context.Context, n int) {
 // request sends the n-th request and notes how it went.
 func (r *Run) request(ctx context.Context, n int) {
 	// A request that has begun is finished: ctx ends only the pace.
-	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, r.load.URL, nil)
+	req, err := r.load.make(context.WithoutCancel(ctx), n)
 	if err != nil {
 		r.note(0, "request: "+err.Error(), "")
 		return
 	}
-	req.Host = r.load.Host
 	maps.Copy(req.Header, r.load.Header)
 	if share(n, r.load.Slow, 7) {
 		q := req.URL.Query()
@@ -182,6 +197,17 @@ func (r *Run) request(ctx context.Context, n int) {
 	r.note(took, r.load.check(resp, string(body)), string(body))
 }
 
+func (l Load) make(ctx context.Context, n int) (*http.Request, error) {
+	if l.Request != nil {
+		return l.Request(ctx, n)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.URL, nil)
+	if err == nil {
+		req.Host = l.Host
+	}
+	return req, err
+}
+
 // share picks a fraction of all requests, spread evenly; different strides
 // make two choices independent.
 func share(n int, fraction float64, stride int) bool {
@@ -206,7 +232,9 @@ func (r *Run) note(took time.Duration, failure, body string) {
 	r.report.took = append(r.report.took, took)
 	if failure != "" {
 		r.report.Failed++
-		r.report.Reasons[failure[:min(len(failure), maxReason)]]++
+		failure = failure[:min(len(failure), maxReason)]
+		r.report.Reasons[failure]++
+		r.report.Failures = append(r.report.Failures, Failure{time.Now().Add(-took), time.Now(), failure})
 		return
 	}
 	r.report.Bodies[body[:min(len(body), 40)]]++
@@ -234,6 +262,7 @@ func (r *Run) Report() Report {
 	defer r.mu.Unlock()
 	rep := r.report
 	rep.Reasons, rep.Bodies, rep.took = maps.Clone(rep.Reasons), maps.Clone(rep.Bodies), slices.Sorted(slices.Values(rep.took))
+	rep.Failures = slices.Clone(rep.Failures)
 	return rep
 }
 

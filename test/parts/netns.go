@@ -69,7 +69,11 @@ func SeveralHosts(t *testing.T, name string, count int) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := exec.CommandContext(t.Context(), ip, "netns", "exec", here, self, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", "5m")
+	bound := "5m"
+	if Soak() {
+		bound = "1h"
+	}
+	again := exec.CommandContext(t.Context(), ip, "netns", "exec", here, self, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", bound)
 	again.Env = append(os.Environ(), otherHosts+"="+strings.Join(others, " "))
 	out, err := again.CombinedOutput()
 	t.Logf("on a host of its own:\n%s", out)
@@ -85,11 +89,17 @@ func OnAnotherHost() string { return OnHost(2) }
 // OnHost is the beginning of a command line that runs on the n-th host, of which the first is this one.
 func OnHost(n int) string { return "ip netns exec " + strings.Fields(os.Getenv(otherHosts))[n-2] }
 
-// FromAnotherHost calls f where every socket it makes is on the second host, for
-// the calling goroutine only.
+// FromAnotherHost is [FromHost] of the second one.
 func FromAnotherHost(t testing.TB, f func()) {
 	t.Helper()
-	ns, err := os.Open("/run/netns/" + strings.Fields(os.Getenv(otherHosts))[0])
+	FromHost(t, 2, f)
+}
+
+// FromHost calls f where every socket it makes is on the n-th host, of which the first is this
+// one, for the calling goroutine only.
+func FromHost(t testing.TB, n int, f func()) {
+	t.Helper()
+	ns, err := os.Open("/run/netns/" + strings.Fields(os.Getenv(otherHosts))[n-2])
 	if err != nil {
 		t.Fatal(err)
 	}
