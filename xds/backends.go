@@ -21,7 +21,7 @@ func (b *builder) serviceAddresses(routes string, out []outward) {
 	}
 	taken := b.taken()
 	at := func(name mesh.Name, p uint32) proxy.Egress {
-		e := proxy.Egress{AddrPort: netip.AddrPortFrom(b.in.Graph.AddressOf(name), uint16(p))} //nolint:gosec // 1 to 65535, by its check
+		e := proxy.Egress{AddrPort: netip.AddrPortFrom(b.read.addressOf(name), uint16(p))} //nolint:gosec // 1 to 65535, by its check
 		if taken[e.String()] {
 			b.fail(fmt.Errorf("%s is where service %s is to be called, and where this proxy or its application listens: give the proxy another bind or app, or the service another address (serviceAddresses of MeshOptions)", e, name.Name))
 		}
@@ -29,12 +29,12 @@ func (b *builder) serviceAddresses(routes string, out []outward) {
 	}
 	for _, s := range b.plainFirst() {
 		name := s.service.GraphName()
-		if !b.in.Graph.AddressOf(name).IsValid() {
+		if !b.read.addressOf(name).IsValid() {
 			continue // its mesh gives none
 		}
 		for _, p := range portsOf(s) {
-			l := b.outbound(at(name, p), b.egressManager(routes))
-			b.add(ads.ListenerType, l.GetName(), l)
+			e := at(name, p)
+			b.section(e.Listener(), nil, func() { b.add(ads.ListenerType, e.Listener(), b.outbound(e, b.egressManager(routes))) })
 		}
 		for _, p := range tcpPortsOf(s) {
 			i := slices.IndexFunc(out, func(o outward) bool { return o.service == strings.ToLower(s.service.Name) && o.port == p })

@@ -15,7 +15,7 @@ import (
 // builder collects the resources of one view. Its first error wins and ends
 // the view: a view is whole or it is not sent.
 type builder struct {
-	in    Input
+	read  reader
 	node  *mesh.VirtualNode
 	shape proxy.Shape // zero while what all shapes have in common is built
 	life  lifetimes
@@ -85,7 +85,7 @@ func pack(m proto.Message) (*anypb.Any, error) {
 
 // idOf is the SPIFFE ID that a virtual node presents.
 func (b *builder) idOf(n *mesh.VirtualNode) string {
-	id, err := identity.ForVirtualNode(b.in.TrustDomain, n.Mesh, n.Name)
+	id, err := identity.ForVirtualNode(b.read.trustDomain(), n.Mesh, n.Name)
 	if err != nil {
 		b.fail(err)
 		return ""
@@ -94,4 +94,4 @@ func (b *builder) idOf(n *mesh.VirtualNode) string {
 }
 
 // bundle is the name of the trust domain's own validation context.
-func (b *builder) bundle() string { return b.in.TrustDomain.IDString() }
+func (b *builder) bundle() string { return b.read.trustDomain().IDString() }

@@ -39,14 +39,14 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 		return name
 	}
 	b.clusters[name] = want
-	b.addEgressCluster(name, want, l)
+	b.section(name, want, func() { b.addEgressCluster(name, want, l) })
 	return name
 }
 
 // addEgressCluster finds the endpoints from registration first, else as the
 // spec declares (D19).
 func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener) {
-	endpoints := b.endpoints(e.node, l.Port)
+	endpoints := b.read.endpoints(e.node.Ref, l.Port)
 	c := &clusterv3.Cluster{
 		Name:            name,
 		ConnectTimeout:  duration(connectTimeout),
@@ -91,15 +91,10 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 		return true
 	case l.TLS != nil:
 		return l.TLS.Mode != mesh.TLSDisabled
-	case (len(endpoints) > 0 || e.node.DNS == nil) && !b.outside(e.node):
+	case (len(endpoints) > 0 || e.node.DNS == nil) && !b.read.outside(e.node.Ref):
 		return true
 	}
-	return b.in.Managed != nil && b.in.Managed(e.node.Ref)
-}
-
-// outside reports whether a node's endpoints are strangers'.
-func (b *builder) outside(n *mesh.VirtualNode) bool {
-	return b.in.Outside != nil && b.in.Outside(n.Ref)
+	return b.read.managed(e.node.Ref)
 }
 
 // strangers reports whether a listener's answers may be of others than proxies of the mesh: its
@@ -108,7 +103,7 @@ func (b *builder) strangers(e egressCluster, endpoints []Endpoint, secured bool)
 	if secured && (e.policy == nil || !fromFiles(e.policy.Trust)) {
 		return false
 	}
-	return b.outside(e.node) || len(endpoints) == 0 && e.node.DNS != nil
+	return b.read.outside(e.node.Ref) || len(endpoints) == 0 && e.node.DNS != nil
 }
 
 // localCluster is the application beside the proxy.

@@ -17,7 +17,9 @@
 //     itself, accesslog.go, tls.go for both sides of mTLS;
 //   - connection.go, tcp.go: bytes in the place of requests, and their ways out;
 //   - route.go, match.go, retry.go: App Mesh routes as Envoy routes;
-//   - cluster.go, endpoint.go, health.go: where requests go.
+//   - cluster.go, endpoint.go, health.go: where requests go;
+//   - part.go, memory.go: what views have in common is made once; reader.go, section.go: what a view
+//     had the last time is used again where all that it depends on is as it was.
 //
 // What must hold of anything generated is checked by test/invariants, without
 // knowledge of how it was generated, so that it serves config dumps too.

@@ -32,11 +32,13 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) (ro
 	} else {
 		made[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, hosts))
 	}
-	l := b.outbound(b.shape.Egress, b.egressManager(routes))
-	// It has a bound of its own, by its name in the bootstrap: whoever takes all
-	// connections of the ways in takes none of the application's.
-	l.IgnoreGlobalConnLimit = true
-	b.add(ads.ListenerType, l.GetName(), l)
+	b.section(b.shape.Egress.Listener(), nil, func() {
+		l := b.outbound(b.shape.Egress, b.egressManager(routes))
+		// It has a bound of its own, by its name in the bootstrap: whoever takes all
+		// connections of the ways in takes none of the application's.
+		l.IgnoreGlobalConnLimit = true
+		b.add(ads.ListenerType, l.GetName(), l)
+	})
 	return routes
 }
 
@@ -110,7 +112,7 @@ func (b *builder) virtualHosts() []encodedHost {
 		}
 		seen[host] = s.service.Name
 		of := remembered{service: s.service, node: s.node, router: s.router, targets: b.targetsOf(s), anyAgain: b.unsafe(proxy.UnsafeRepeatAnyMethod)}
-		hosts = append(hosts, b.in.Memory.recall(of, func() []encodedHost { return b.encodedHosts(b.hostsOf(s, host)) })...)
+		hosts = append(hosts, b.read.in.Memory.recall(of, func() []encodedHost { return b.encodedHosts(b.hostsOf(s, host)) })...)
 	}
 	slices.SortFunc(hosts, func(a, b encodedHost) int { return strings.Compare(a.name, b.name) })
 	return hosts
@@ -146,7 +148,7 @@ func (b *builder) targetsOf(s backend) []target {
 					continue
 				}
 				seen[t] = true
-				to := target{node: b.in.Graph.Node(t.Node)}
+				to := target{node: b.read.node(t.Node)}
 				if l, ok := listenerOf(to.node, t.Port); ok {
 					to.cluster = b.egressCluster(s, to.node, l)
 				}
@@ -170,8 +172,8 @@ type backend struct {
 func (b *builder) plainFirst() []backend {
 	var list []backend
 	for _, to := range b.node.Backends {
-		s := b.in.Graph.Service(to.Service)
-		list = append(list, backend{s, to.TLS, b.in.Graph.Node(s.Node), b.in.Graph.Router(s.Router)})
+		s := b.read.service(to.Service)
+		list = append(list, backend{s, to.TLS, b.read.node(s.Node), b.read.router(s.Router)})
 	}
 	special := func(s backend) int {
 		if s.tls != nil {

@@ -29,12 +29,9 @@ func fixed(name string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {
 	}
 }
 
-// endpoints are the registered ones in a fixed order, each once.
-func (b *builder) endpoints(n *mesh.VirtualNode, p uint32) []Endpoint {
-	if b.in.Endpoints == nil {
-		return nil
-	}
-	es := slices.Clone(b.in.Endpoints(n.Ref, p))
+// inFixedOrder are endpoints in another order, each once.
+func inFixedOrder(es []Endpoint) []Endpoint {
+	es = slices.Clone(es)
 	slices.SortFunc(es, func(a, b Endpoint) int {
 		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), healthyFirst(a, b))
 	})
@@ -137,7 +134,7 @@ func (b *builder) resolver() *corev3.TypedExtensionConfig {
 // drops those it had, while after a time-out it keeps them.
 func (b *builder) family(n *mesh.VirtualNode) commondnsv3.DnsLookupFamily {
 	preference := n.DNS.IPPreference // a node's own holds over its mesh's
-	if spec := b.in.Graph.Mesh(n.Mesh); preference == "" && spec != nil && spec.MeshServiceDiscovery != nil {
+	if spec := b.read.meshSpec(n.Mesh); preference == "" && spec != nil && spec.MeshServiceDiscovery != nil {
 		preference = spec.MeshServiceDiscovery.IPPreference
 	}
 	switch preference {

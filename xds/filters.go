@@ -50,7 +50,7 @@ func (b *builder) ingressFilters(c callers) []*hcmv3.HttpFilter {
 
 // router adds x-envoy-* headers to requests and answers unless the mesh has none.
 func (b *builder) router() *hcmv3.HttpFilter {
-	return b.filter(routerFilter, &routerv3.Router{SuppressEnvoyHeaders: b.in.Graph.WithoutEnvoyHeaders(b.node.Mesh)})
+	return b.filter(routerFilter, &routerv3.Router{SuppressEnvoyHeaders: b.read.withoutEnvoyHeaders(b.node.Mesh)})
 }
 
 func (b *builder) queryGrammar() string {
@@ -124,7 +124,7 @@ func (b *builder) withoutChain() *headermutationv3.HeaderMutation {
 		RequestTrailersMutations:  []*mutationv3.HeaderMutation{removed(wholeRegex(".*"))},
 		ResponseTrailersMutations: []*mutationv3.HeaderMutation{proxysWord()},
 	}}
-	if b.in.Graph.WithoutEnvoyHeaders(b.node.Mesh) {
+	if b.read.withoutEnvoyHeaders(b.node.Mesh) {
 		m.Mutations.RequestMutations = append(m.Mutations.RequestMutations, removed(envoyHeaders()))
 	}
 	return m
@@ -158,7 +158,7 @@ func mutationRules() *mutationv3.HeaderMutationRules {
 func (b *builder) stamp() map[string]*anypb.Any {
 	return map[string]*anypb.Any{authzFilter: b.any(&authzv3.ExtAuthzPerRoute{
 		Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
-			ContextExtensions: map[string]string{proxy.PolicyRevisionKey: b.in.PolicyRevision},
+			ContextExtensions: map[string]string{proxy.PolicyRevisionKey: b.read.policyRevision()},
 		}},
 	})}
 }

@@ -21,7 +21,7 @@ import (
 // behind is the same as a virtual node's; there is no application beside it.
 func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 	name := ingressListenerName(b.shape.Bind, l.Port)
-	b.add(ads.ListenerType, name, b.ingressListener(name, l))
+	b.section(name, nil, func() { b.add(ads.ListenerType, name, b.ingressListener(name, l)) })
 	at := ingressRouteName(l)
 	b.add(ads.RouteType, at, &routev3.RouteConfiguration{
 		Name: at,

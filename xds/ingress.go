@@ -37,14 +37,16 @@ func (b *builder) ingress(l mesh.Listener) {
 		b.fail(errPortTaken(name))
 		return
 	}
-	cluster := ingressClusterName(b.node.Ref, l)
-	b.add(ads.ClusterType, cluster, b.localCluster(cluster, l))
-	b.add(ads.ListenerType, name, b.ingressListener(name, l))
-	if l.Protocol == mesh.ProtocolTCP {
-		return
-	}
-	routes := ingressRouteName(l)
-	b.add(ads.RouteType, routes, b.ingressRoutes(routes, cluster, l.Timeout))
+	b.section(name, nil, func() {
+		cluster := ingressClusterName(b.node.Ref, l)
+		b.add(ads.ClusterType, cluster, b.localCluster(cluster, l))
+		b.add(ads.ListenerType, name, b.ingressListener(name, l))
+		if l.Protocol == mesh.ProtocolTCP {
+			return
+		}
+		routes := ingressRouteName(l)
+		b.add(ads.RouteType, routes, b.ingressRoutes(routes, cluster, l.Timeout))
+	})
 }
 
 func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.Listener {
@@ -179,7 +181,7 @@ func (b *builder) mode(l mesh.Listener) string {
 	switch {
 	case l.TLS != nil:
 		return l.TLS.Mode
-	case b.in.Strict != nil && b.in.Strict(b.node.Ref):
+	case b.read.strict(b.node.Ref):
 		return mesh.TLSStrict
 	}
 	return mesh.TLSPermissive

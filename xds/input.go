@@ -50,4 +50,6 @@ type Input struct {
 	SVIDLifetime time.Duration
 	// Memory, if set, is of translations before this one.
 	Memory *Memory
+	// Past, if set, is of views before this one, most of which are made again.
+	Past *Past
 }

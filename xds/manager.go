@@ -33,7 +33,7 @@ type manager struct {
 // manager is one of a listener of the node.
 func (b *builder) manager(way answers.Way, statPrefix, routes, protocol string, c callers) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: hcmFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.part(manager{
-		mesh: b.node.Mesh, settings: b.in.Graph.Settings(b.node.Mesh), gateway: b.node.Gateway != nil,
+		mesh: b.node.Mesh, settings: b.read.settings(b.node.Mesh), gateway: b.node.Gateway != nil,
 		log: b.node.AccessLog, logFormat: b.node.LogFormat, logDir: b.shape.AccessLogDir,
 		answers: b.shape.Answers, underscore: b.shape.Underscores, life: b.life,
 		way: way, statPrefix: statPrefix, routes: routes, protocol: protocol, callers: c,

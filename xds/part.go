@@ -15,8 +15,8 @@ type part interface {
 
 // part packs a part.
 func (b *builder) part(p part) *anypb.Any {
-	return b.in.Memory.part(p, func() *anypb.Any {
-		only := &builder{in: Input{Graph: b.in.Graph, Memory: b.in.Memory}}
+	return b.read.in.Memory.part(p, func() *anypb.Any {
+		only := &builder{read: reader{in: Input{Graph: b.read.in.Graph, Memory: b.read.in.Memory}}}
 		made := only.any(p.message(only))
 		if only.err != nil {
 			b.fail(only.err)

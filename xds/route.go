@@ -93,7 +93,7 @@ func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.Weigh
 		index    = map[string]*wrapperspb.UInt32Value{}
 	)
 	for _, t := range ts {
-		node := b.in.Graph.Node(t.Node)
+		node := b.read.node(t.Node)
 		l, ok := listenerOf(node, t.Port)
 		if !ok {
 			continue

@@ -69,7 +69,7 @@ func (b *builder) tcpTargets(s backend, p uint32) ([]weighted, time.Duration) {
 		}
 		var list []weighted
 		for _, t := range r.Targets {
-			node := b.in.Graph.Node(t.Node)
+			node := b.read.node(t.Node)
 			l, ok := listenerOf(node, t.Port)
 			if !ok {
 				continue

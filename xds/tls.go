@@ -61,7 +61,7 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 // none it is the node's own, since no list at all would accept anyone.
 func (b *builder) callersOf(l mesh.Listener) []string {
 	var ids []string
-	for _, n := range b.in.Graph.TCPCallers(b.node, l.Port) {
+	for _, n := range b.read.tcpCallers(b.node, l.Port) {
 		ids = append(ids, b.idOf(n))
 	}
 	if len(ids) == 0 {
@@ -231,7 +231,7 @@ const postQuantum = "X25519MLKEM768"
 // keyExchanges are offered and accepted in this order. Older peers fall back
 // to the others, unless the mesh requires the first.
 func (b *builder) keyExchanges() []string {
-	if b.in.RequirePostQuantum != nil && b.in.RequirePostQuantum(b.node.Mesh) {
+	if b.read.requiresPostQuantum(b.node.Mesh) {
 		return []string{postQuantum}
 	}
 	return []string{postQuantum, "X25519", "P-256"}

@@ -24,7 +24,7 @@ func (b *builder) passed() []string {
 	if !b.shape.Underscores {
 		return nil
 	}
-	return b.in.Graph.HeadersWithUnderscores(b.node.Mesh)
+	return b.read.headersWithUnderscores(b.node.Mesh)
 }
 
 // questions is the metadata of each question to the agent about a request: of its callers, and

@@ -52,4 +52,4 @@ func (b *builder) unsafeMark(name string) *corev3.Metadata {
 }
 
 // unsafe reports whether the node's mesh lets through what has this name.
-func (b *builder) unsafe(name string) bool { return b.in.Graph.Unsafe(b.node.Mesh, name) }
+func (b *builder) unsafe(name string) bool { return b.read.unsafe(b.node.Mesh, name) }

@@ -48,7 +48,7 @@ func Translate(in Input, node proxy.Ref) (*Node, error) {
 		in.SVIDLifetime = DefaultSVIDLifetime
 	}
 	n := &Node{
-		calls:  builder{in: in, node: vn, life: lifetimesOf(in.SVIDLifetime), clusters: map[string]egressCluster{}},
+		calls:  builder{read: reader{in: in}, node: vn, life: lifetimesOf(in.SVIDLifetime), clusters: map[string]egressCluster{}},
 		routes: map[uint32]*ads.Resource{},
 	}
 	if vn.Gateway == nil {
@@ -75,13 +75,17 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 	}
 	b := n.calls
 	b.shape, b.resources = shape, slices.Clip(b.resources)
-	b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket, unlimited(), proxy.AuthzStreams))
+	b.section(authzCluster, nil, func() {
+		b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket, unlimited(), proxy.AuthzStreams))
+	})
 	if b.node.Gateway != nil {
 		for _, l := range b.node.Listeners {
 			b.gatewayListener(l, n.gateway[l.Port])
 		}
 	} else {
-		b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket, oneConnection(), proxy.WayoutStreams))
+		b.section(wayoutCluster, nil, func() {
+			b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket, oneConnection(), proxy.WayoutStreams))
+		})
 		for _, l := range b.node.Listeners {
 			b.ingress(l)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/server/model"
@@ -125,7 +126,7 @@ func (w ways) missing() (list []string) {
 	all := []string{
 		"a model is made whole", "a model is made of what changes", "a route is another gateway's", "an object is another group's", "an object is another owner's",
 		"all views are reached", "some views are reached", "no view is reached", "a view that was behind is made again",
-		"what was tried is published", "what was tried is of something else by now", "a service is remembered",
+		"what was tried is published", "what was tried is of something else by now", "a service is remembered", "a section is of the past",
 		"endpoints are others", "an endpoint is another agent's", "other instances are found", "routes have another stamp",
 		"an agent is in another group", "all agents are told something else", "a group is told the same", "a group is told something else",
 		"one host has a change first", "a newer change waits", "something is withheld",
@@ -213,10 +214,19 @@ func (w ways) grouped(was, is map[string]groupSet) {
 	}
 }
 
-// remembered counts services that were not translated again with one of their callers, given which
-// encodings were remembered before, and returns those that are now.
-func (w ways) remembered(v *Views, again affected, before map[mesh.Name]uintptr) map[mesh.Name]uintptr {
-	now := map[mesh.Name]uintptr{}
+// remembered counts services that were not translated again with one of their callers, and sections that
+// were not with their view, given which were remembered before, and returns those that are now.
+func (w ways) remembered(v *Views, again affected, before map[any]uintptr) map[any]uintptr {
+	now := map[any]uintptr{}
+	for sections := reflect.ValueOf(&v.past).Elem().FieldByName("sections").MapRange(); sections.Next(); {
+		at := fmt.Sprint(sections.Key())
+		if now[at] = sections.Value().Pointer(); now[at] != before[at] {
+			continue
+		}
+		if of := sections.Key().FieldByName("node"); again.everything || again.nodes[refOf(of)] {
+			w.took("a section is of the past")
+		}
+	}
 	services := reflect.ValueOf(&v.memory).Elem().FieldByName("services")
 	for key := range v.nodes {
 		n := v.at.model.Graph().Node(key.Node)
@@ -231,6 +241,10 @@ func (w ways) remembered(v *Views, again affected, before map[mesh.Name]uintptr)
 		}
 	}
 	return now
+}
+
+func refOf(v reflect.Value) proxy.Ref {
+	return proxy.Ref{Kind: proxy.Kind(v.FieldByName("Kind").String()), Mesh: v.FieldByName("Mesh").String(), Name: v.FieldByName("Name").String()}
 }
 
 // endpoints counts what is registered otherwise than before.

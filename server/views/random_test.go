@@ -56,7 +56,7 @@ type server struct {
 	streams   map[streamOf]context.CancelFunc
 
 	ways  ways
-	known map[mesh.Name]uintptr // which encoding of each service was remembered last
+	known map[any]uintptr // which encoding of each service, and which section, was remembered last
 }
 
 // streamOf is an agent's stream of a virtual node.

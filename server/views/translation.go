@@ -74,15 +74,20 @@ type translation struct {
 	pool  *ads.Pool
 
 	memory *xds.Memory
+	past   *xds.Past
 }
 
 func (v *Views) translate(in nodeInputs) *translation {
-	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool, nil}
+	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool, nil, nil}
 }
 
 // following is translate of what proxies follow: that is made again, and remembered; what is
 // only tried would take memory for all of a mesh, and is forgotten with the attempt.
-func (v *Views) following(in nodeInputs) *translation { return v.translate(in).with(&v.memory) }
+func (v *Views) following(in nodeInputs) *translation {
+	t := v.translate(in).with(&v.memory)
+	t.past = &v.past
+	return t
+}
 
 func (t *translation) with(memory *xds.Memory) *translation {
 	t.memory = memory
@@ -110,7 +115,7 @@ func (t *translation) set(key Key) (*ads.Set, error) {
 		n, err := xds.Translate(xds.Input{
 			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Outside: t.in.outside, Managed: t.in.model.Managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.cfg.SVIDLifetime,
-			RequirePostQuantum: t.cfg.PostQuantum, Memory: t.memory,
+			RequirePostQuantum: t.cfg.PostQuantum, Memory: t.memory, Past: t.past,
 		}, key.Node)
 		if err != nil {
 			return nil, err

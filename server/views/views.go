@@ -93,6 +93,7 @@ type Views struct {
 	signal watched.Signal // wakes Run
 	pool   ads.Pool       // what views of nodes have in common
 	memory xds.Memory     // what services came to when they were translated the last time
+	past   xds.Past       // sections of the views of nodes, as they were made the last time
 
 	asking lanes.Turns // who may ask for mu: streams, one of all and one of each agent at a time
 
