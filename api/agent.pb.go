@@ -79,7 +79,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type AgentFinding_Kind int32
@@ -151,7 +151,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type ProxyStatus_State int32
@@ -215,7 +215,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // What speaker_problem is about.
@@ -271,7 +271,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{23, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -327,7 +327,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{23, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -379,7 +379,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{25, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type AttestRequest struct {
@@ -392,6 +392,7 @@ type AttestRequest struct {
 	//	*AttestRequest_X509Pop
 	//	*AttestRequest_AwsTask
 	//	*AttestRequest_K8SPsat
+	//	*AttestRequest_AwsCallerIdentity
 	Evidence isAttestRequest_Evidence `protobuf_oneof:"evidence"`
 	// csr in DER for the agent's SVID.
 	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -473,6 +474,15 @@ func (x *AttestRequest) GetK8SPsat() *K8SPSAT {
 	return nil
 }
 
+func (x *AttestRequest) GetAwsCallerIdentity() *AWSCallerIdentity {
+	if x != nil {
+		if x, ok := x.Evidence.(*AttestRequest_AwsCallerIdentity); ok {
+			return x.AwsCallerIdentity
+		}
+	}
+	return nil
+}
+
 func (x *AttestRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
@@ -508,6 +518,10 @@ type AttestRequest_K8SPsat struct {
 	K8SPsat *K8SPSAT `protobuf:"bytes,6,opt,name=k8s_psat,json=k8sPsat,proto3,oneof"`
 }
 
+type AttestRequest_AwsCallerIdentity struct {
+	AwsCallerIdentity *AWSCallerIdentity `protobuf:"bytes,7,opt,name=aws_caller_identity,json=awsCallerIdentity,proto3,oneof"`
+}
+
 func (*AttestRequest_JoinToken) isAttestRequest_Evidence() {}
 
 func (*AttestRequest_X509Pop) isAttestRequest_Evidence() {}
@@ -515,6 +529,8 @@ func (*AttestRequest_X509Pop) isAttestRequest_Evidence() {}
 func (*AttestRequest_AwsTask) isAttestRequest_Evidence() {}
 
 func (*AttestRequest_K8SPsat) isAttestRequest_Evidence() {}
+
+func (*AttestRequest_AwsCallerIdentity) isAttestRequest_Evidence() {}
 
 // X509PoP: a certificate of the host by its operator's authority, and the proof that the host has its key.
 type X509PoP struct {
@@ -617,6 +633,86 @@ func (x *AWSTask) GetToken() string {
 	return ""
 }
 
+// AWSCallerIdentity: sts:GetCallerIdentity, signed (SigV4) by the credentials of the task's role with a header that names
+// this connection, and asked by the server, which writes everything else of it itself.
+type AWSCallerIdentity struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Region      string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	AccessKeyId string                 `protobuf:"bytes,2,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	// date as in X-Amz-Date.
+	Date string `protobuf:"bytes,3,opt,name=date,proto3" json:"date,omitempty"`
+	// signature in hex.
+	Signature     string `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
+	SessionToken  string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AWSCallerIdentity) Reset() {
+	*x = AWSCallerIdentity{}
+	mi := &file_api_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AWSCallerIdentity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AWSCallerIdentity) ProtoMessage() {}
+
+func (x *AWSCallerIdentity) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AWSCallerIdentity.ProtoReflect.Descriptor instead.
+func (*AWSCallerIdentity) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AWSCallerIdentity) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AWSCallerIdentity) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *AWSCallerIdentity) GetDate() string {
+	if x != nil {
+		return x.Date
+	}
+	return ""
+}
+
+func (x *AWSCallerIdentity) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
+}
+
+func (x *AWSCallerIdentity) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
+	}
+	return ""
+}
+
 type K8SPSAT struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// token that the kubelet projects into a pod, for the audience signet:<trust domain>.
@@ -627,7 +723,7 @@ type K8SPSAT struct {
 
 func (x *K8SPSAT) Reset() {
 	*x = K8SPSAT{}
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +735,7 @@ func (x *K8SPSAT) String() string {
 func (*K8SPSAT) ProtoMessage() {}
 
 func (x *K8SPSAT) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +748,7 @@ func (x *K8SPSAT) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use K8SPSAT.ProtoReflect.Descriptor instead.
 func (*K8SPSAT) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *K8SPSAT) GetToken() string {
@@ -674,7 +770,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +782,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +795,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AttestResponse) GetAgentId() string {
@@ -731,7 +827,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +839,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +852,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 type LeaveResponse struct {
@@ -767,7 +863,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +875,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +888,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 type IssueRequest struct {
@@ -804,7 +900,7 @@ type IssueRequest struct {
 
 func (x *IssueRequest) Reset() {
 	*x = IssueRequest{}
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +912,7 @@ func (x *IssueRequest) String() string {
 func (*IssueRequest) ProtoMessage() {}
 
 func (x *IssueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +925,7 @@ func (x *IssueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
 func (*IssueRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IssueRequest) GetRequests() []*SVIDRequest {
@@ -850,7 +946,7 @@ type SVIDRequest struct {
 
 func (x *SVIDRequest) Reset() {
 	*x = SVIDRequest{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +958,7 @@ func (x *SVIDRequest) String() string {
 func (*SVIDRequest) ProtoMessage() {}
 
 func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +971,7 @@ func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SVIDRequest) GetEntry() string {
@@ -902,7 +998,7 @@ type IssueResponse struct {
 
 func (x *IssueResponse) Reset() {
 	*x = IssueResponse{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1010,7 @@ func (x *IssueResponse) String() string {
 func (*IssueResponse) ProtoMessage() {}
 
 func (x *IssueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1023,7 @@ func (x *IssueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueResponse.ProtoReflect.Descriptor instead.
 func (*IssueResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IssueResponse) GetResults() []*SVIDResult {
@@ -947,7 +1043,7 @@ type SVIDResult struct {
 
 func (x *SVIDResult) Reset() {
 	*x = SVIDResult{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1055,7 @@ func (x *SVIDResult) String() string {
 func (*SVIDResult) ProtoMessage() {}
 
 func (x *SVIDResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1068,7 @@ func (x *SVIDResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDResult.ProtoReflect.Descriptor instead.
 func (*SVIDResult) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SVIDResult) GetChain() [][]byte {
@@ -1005,7 +1101,7 @@ type SessionUp struct {
 
 func (x *SessionUp) Reset() {
 	*x = SessionUp{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1113,7 @@ func (x *SessionUp) String() string {
 func (*SessionUp) ProtoMessage() {}
 
 func (x *SessionUp) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1126,7 @@ func (x *SessionUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUp.ProtoReflect.Descriptor instead.
 func (*SessionUp) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SessionUp) GetMessage() isSessionUp_Message {
@@ -1137,7 +1233,7 @@ type SessionDown struct {
 
 func (x *SessionDown) Reset() {
 	*x = SessionDown{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1245,7 @@ func (x *SessionDown) String() string {
 func (*SessionDown) ProtoMessage() {}
 
 func (x *SessionDown) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1258,7 @@ func (x *SessionDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDown.ProtoReflect.Descriptor instead.
 func (*SessionDown) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SessionDown) GetMessage() isSessionDown_Message {
@@ -1268,7 +1364,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1376,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1389,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Probe) GetNonce() string {
@@ -1320,7 +1416,7 @@ type Unserved struct {
 
 func (x *Unserved) Reset() {
 	*x = Unserved{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1428,7 @@ func (x *Unserved) String() string {
 func (*Unserved) ProtoMessage() {}
 
 func (x *Unserved) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1441,7 @@ func (x *Unserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
 func (*Unserved) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Unserved) GetReasons() map[string]string {
@@ -1365,7 +1461,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1473,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1486,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Withdrawn) GetPids() map[string]int64 {
@@ -1411,7 +1507,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1519,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1532,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -1464,7 +1560,7 @@ type DecisionsQuestion struct {
 
 func (x *DecisionsQuestion) Reset() {
 	*x = DecisionsQuestion{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1572,7 @@ func (x *DecisionsQuestion) String() string {
 func (*DecisionsQuestion) ProtoMessage() {}
 
 func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1585,7 @@ func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsQuestion.ProtoReflect.Descriptor instead.
 func (*DecisionsQuestion) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DecisionsQuestion) GetNonce() string {
@@ -1517,7 +1613,7 @@ type DecisionsAnswer struct {
 
 func (x *DecisionsAnswer) Reset() {
 	*x = DecisionsAnswer{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1625,7 @@ func (x *DecisionsAnswer) String() string {
 func (*DecisionsAnswer) ProtoMessage() {}
 
 func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1638,7 @@ func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsAnswer.ProtoReflect.Descriptor instead.
 func (*DecisionsAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DecisionsAnswer) GetNonce() string {
@@ -1585,7 +1681,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1693,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1706,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1701,7 +1797,7 @@ type ViewStatus struct {
 
 func (x *ViewStatus) Reset() {
 	*x = ViewStatus{}
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1809,7 @@ func (x *ViewStatus) String() string {
 func (*ViewStatus) ProtoMessage() {}
 
 func (x *ViewStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[20]
+	mi := &file_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1822,7 @@ func (x *ViewStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
 func (*ViewStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
@@ -1778,7 +1874,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1886,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[21]
+	mi := &file_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1899,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1881,7 +1977,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1989,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[22]
+	mi := &file_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2002,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -2098,7 +2194,7 @@ type TypeStatus struct {
 
 func (x *TypeStatus) Reset() {
 	*x = TypeStatus{}
-	mi := &file_api_agent_proto_msgTypes[23]
+	mi := &file_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2206,7 @@ func (x *TypeStatus) String() string {
 func (*TypeStatus) ProtoMessage() {}
 
 func (x *TypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[23]
+	mi := &file_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2219,7 @@ func (x *TypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
 func (*TypeStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TypeStatus) GetTypeUrl() string {
@@ -2159,7 +2255,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[24]
+	mi := &file_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2267,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[24]
+	mi := &file_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2280,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -2232,7 +2328,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[25]
+	mi := &file_api_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2340,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[25]
+	mi := &file_api_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2353,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -2320,13 +2416,14 @@ var File_api_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\x8e\x02\n" +
+	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xe4\x02\n" +
 	"\rAttestRequest\x12\x1f\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x124\n" +
 	"\ax509pop\x18\x04 \x01(\v2\x18.signet.v1alpha1.X509PoPH\x00R\ax509pop\x125\n" +
 	"\baws_task\x18\x05 \x01(\v2\x18.signet.v1alpha1.AWSTaskH\x00R\aawsTask\x125\n" +
-	"\bk8s_psat\x18\x06 \x01(\v2\x18.signet.v1alpha1.K8SPSATH\x00R\ak8sPsat\x12\x10\n" +
+	"\bk8s_psat\x18\x06 \x01(\v2\x18.signet.v1alpha1.K8SPSATH\x00R\ak8sPsat\x12T\n" +
+	"\x13aws_caller_identity\x18\a \x01(\v2\".signet.v1alpha1.AWSCallerIdentityH\x00R\x11awsCallerIdentity\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostnameB\n" +
 	"\n" +
@@ -2335,7 +2432,13 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x1f\n" +
 	"\aAWSTask\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"\x1f\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\xa6\x01\n" +
+	"\x11AWSCallerIdentity\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\"\n" +
+	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x12\x12\n" +
+	"\x04date\x18\x03 \x01(\tR\x04date\x12\x1c\n" +
+	"\tsignature\x18\x04 \x01(\tR\tsignature\x12#\n" +
+	"\rsession_token\x18\x05 \x01(\tR\fsessionToken\"\x1f\n" +
 	"\aK8SPSAT\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
@@ -2533,7 +2636,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2544,91 +2647,93 @@ var file_api_agent_proto_goTypes = []any{
 	(*AttestRequest)(nil),         // 6: signet.v1alpha1.AttestRequest
 	(*X509PoP)(nil),               // 7: signet.v1alpha1.X509PoP
 	(*AWSTask)(nil),               // 8: signet.v1alpha1.AWSTask
-	(*K8SPSAT)(nil),               // 9: signet.v1alpha1.K8SPSAT
-	(*AttestResponse)(nil),        // 10: signet.v1alpha1.AttestResponse
-	(*LeaveRequest)(nil),          // 11: signet.v1alpha1.LeaveRequest
-	(*LeaveResponse)(nil),         // 12: signet.v1alpha1.LeaveResponse
-	(*IssueRequest)(nil),          // 13: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 14: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 15: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 16: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 17: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 18: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 19: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 20: signet.v1alpha1.Unserved
-	(*Withdrawn)(nil),             // 21: signet.v1alpha1.Withdrawn
-	(*ExplainAnswer)(nil),         // 22: signet.v1alpha1.ExplainAnswer
-	(*DecisionsQuestion)(nil),     // 23: signet.v1alpha1.DecisionsQuestion
-	(*DecisionsAnswer)(nil),       // 24: signet.v1alpha1.DecisionsAnswer
-	(*Report)(nil),                // 25: signet.v1alpha1.Report
-	(*ViewStatus)(nil),            // 26: signet.v1alpha1.ViewStatus
-	(*AgentFinding)(nil),          // 27: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 28: signet.v1alpha1.ProxyStatus
-	(*TypeStatus)(nil),            // 29: signet.v1alpha1.TypeStatus
-	(*ResourceStatus)(nil),        // 30: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 31: signet.v1alpha1.SVIDStatus
-	nil,                           // 32: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 33: signet.v1alpha1.Withdrawn.PidsEntry
-	(*WantedKey)(nil),             // 34: signet.v1alpha1.WantedKey
-	(*Decision)(nil),              // 35: signet.v1alpha1.Decision
-	(*DecisionFilter)(nil),        // 36: signet.v1alpha1.DecisionFilter
-	(*VirtualNodeRef)(nil),        // 37: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*AWSCallerIdentity)(nil),     // 9: signet.v1alpha1.AWSCallerIdentity
+	(*K8SPSAT)(nil),               // 10: signet.v1alpha1.K8SPSAT
+	(*AttestResponse)(nil),        // 11: signet.v1alpha1.AttestResponse
+	(*LeaveRequest)(nil),          // 12: signet.v1alpha1.LeaveRequest
+	(*LeaveResponse)(nil),         // 13: signet.v1alpha1.LeaveResponse
+	(*IssueRequest)(nil),          // 14: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 15: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 16: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 17: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 18: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 19: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 20: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 21: signet.v1alpha1.Unserved
+	(*Withdrawn)(nil),             // 22: signet.v1alpha1.Withdrawn
+	(*ExplainAnswer)(nil),         // 23: signet.v1alpha1.ExplainAnswer
+	(*DecisionsQuestion)(nil),     // 24: signet.v1alpha1.DecisionsQuestion
+	(*DecisionsAnswer)(nil),       // 25: signet.v1alpha1.DecisionsAnswer
+	(*Report)(nil),                // 26: signet.v1alpha1.Report
+	(*ViewStatus)(nil),            // 27: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 28: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 29: signet.v1alpha1.ProxyStatus
+	(*TypeStatus)(nil),            // 30: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 31: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 32: signet.v1alpha1.SVIDStatus
+	nil,                           // 33: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 34: signet.v1alpha1.Withdrawn.PidsEntry
+	(*WantedKey)(nil),             // 35: signet.v1alpha1.WantedKey
+	(*Decision)(nil),              // 36: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 37: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 38: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
 	8,  // 1: signet.v1alpha1.AttestRequest.aws_task:type_name -> signet.v1alpha1.AWSTask
-	9,  // 2: signet.v1alpha1.AttestRequest.k8s_psat:type_name -> signet.v1alpha1.K8SPSAT
-	14, // 3: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	16, // 4: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	25, // 5: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	22, // 6: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	24, // 7: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
-	34, // 8: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
-	19, // 9: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	20, // 10: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	21, // 11: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	23, // 12: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
-	32, // 13: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	33, // 14: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	35, // 15: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	36, // 16: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
-	35, // 17: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
-	28, // 18: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	31, // 19: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 20: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	27, // 21: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	26, // 22: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	37, // 23: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	30, // 24: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 25: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	37, // 26: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	30, // 27: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 28: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 29: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 30: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	38, // 31: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	29, // 32: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	30, // 33: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	38, // 34: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	38, // 35: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	38, // 36: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 37: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	39, // 38: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 39: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	13, // 40: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	11, // 41: signet.v1alpha1.AgentAPI.Leave:input_type -> signet.v1alpha1.LeaveRequest
-	17, // 42: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	10, // 43: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	15, // 44: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	12, // 45: signet.v1alpha1.AgentAPI.Leave:output_type -> signet.v1alpha1.LeaveResponse
-	18, // 46: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	43, // [43:47] is the sub-list for method output_type
-	39, // [39:43] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	10, // 2: signet.v1alpha1.AttestRequest.k8s_psat:type_name -> signet.v1alpha1.K8SPSAT
+	9,  // 3: signet.v1alpha1.AttestRequest.aws_caller_identity:type_name -> signet.v1alpha1.AWSCallerIdentity
+	15, // 4: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	17, // 5: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	26, // 6: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	23, // 7: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	25, // 8: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
+	35, // 9: signet.v1alpha1.SessionUp.wanted_key:type_name -> signet.v1alpha1.WantedKey
+	20, // 10: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	21, // 11: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	22, // 12: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	24, // 13: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	33, // 14: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	34, // 15: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	36, // 16: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	37, // 17: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	36, // 18: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	29, // 19: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	32, // 20: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 21: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	28, // 22: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	27, // 23: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	38, // 24: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	31, // 25: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 26: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	38, // 27: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	31, // 28: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 29: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 30: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 31: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	39, // 32: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	30, // 33: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	31, // 34: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	39, // 35: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	39, // 36: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	39, // 37: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 38: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	40, // 39: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 40: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	14, // 41: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	12, // 42: signet.v1alpha1.AgentAPI.Leave:input_type -> signet.v1alpha1.LeaveRequest
+	18, // 43: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	11, // 44: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	16, // 45: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	13, // 46: signet.v1alpha1.AgentAPI.Leave:output_type -> signet.v1alpha1.LeaveResponse
+	19, // 47: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	44, // [44:48] is the sub-list for method output_type
+	40, // [40:44] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2643,32 +2748,33 @@ func file_api_agent_proto_init() {
 		(*AttestRequest_X509Pop)(nil),
 		(*AttestRequest_AwsTask)(nil),
 		(*AttestRequest_K8SPsat)(nil),
+		(*AttestRequest_AwsCallerIdentity)(nil),
 	}
-	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 		(*SessionUp_Decisions)(nil),
 		(*SessionUp_WantedKey)(nil),
 	}
-	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 		(*SessionDown_Withdrawn)(nil),
 		(*SessionDown_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[20].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[22].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[25].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[23].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

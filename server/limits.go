@@ -20,6 +20,7 @@ const (
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
 	firstPerSecond, firstBurst         = 0.1, 1    // attestations of one connection, of keys that did not join
+	waitingAtOnce                      = 8         // of what strangers show that somebody else has to be asked about; of one address one
 	strangersPerSecond, strangersBurst = 20, 200   // and beside those, of one address (of IPv6: a /64)
 	joinsPerSecond, joinsBurst         = 20, 200   // new agents of one principal, such as a role of AWS
 	attestPerSecond, attestBurst       = 2, 20     // attestations of one agent; it needs one for each start, and serves within two seconds

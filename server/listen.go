@@ -78,7 +78,7 @@ func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.List
 	api.RegisterAgentAPIServer(g, &agentAPI{
 		join: join.New(join.Config{
 			TrustDomain: s.td, Evidence: attestors, Agents: s.roster, Stored: s.store, Instances: s.instances, SVIDs: svids,
-			First: newLimiters(firstPerSecond, firstBurst), Lanes: lanes.New(), Strangers: newLimiters(strangersPerSecond, strangersBurst), Known: newLimiters(attestPerSecond, attestBurst),
+			First: newLimiters(firstPerSecond, firstBurst), Lanes: lanes.New(), Waiting: lanes.Of(waitingAtOnce), Strangers: newLimiters(strangersPerSecond, strangersBurst), Known: newLimiters(attestPerSecond, attestBurst),
 			Group: func(n nodes.Node) (string, error) { return groupOf(s.model(), n) },
 			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: connections.Vouched,
 			Audit: s.audit, Log: s.log, Clock: s.clock,

@@ -13,7 +13,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,8 +26,6 @@ import (
 const Name = "aws_task"
 
 const (
-	fromEnvironment = "environment"
-	regionVariable  = "AWS_REGION"
 	// asked is how long STS has for its answer: a server waits five seconds for the first call
 	// of a host that it does not know.
 	asked      = 4 * time.Second
@@ -47,7 +44,7 @@ type Host struct {
 
 // Try reports what is wrong with the configuration, beginning with the key. It asks nobody.
 func (h Host) Try() error {
-	if _, err := h.region(); err != nil {
+	if _, err := awsclient.Region(h.Region); err != nil {
 		return fmt.Errorf("region: %w", err)
 	}
 	if h.Endpoint == "" {
@@ -59,26 +56,13 @@ func (h Host) Try() error {
 	return nil
 }
 
-func (h Host) region() (string, error) {
-	region := h.Region
-	switch region {
-	case "":
-		return "", errors.New("missing: the region whose STS is asked, such as eu-west-1, or " + fromEnvironment + " for what " + regionVariable + " says")
-	case fromEnvironment:
-		if region = os.Getenv(regionVariable); region == "" {
-			return "", errors.New(regionVariable + " is not in the environment: ECS sets it; elsewhere name the region here")
-		}
-	}
-	return region, awsclient.CheckRegion(region)
-}
-
 // Prove asks STS for a token about a challenge of a trust domain. The credentials that it
 // asks with stay on the host; the token is good for a minute, on one connection.
 func (h Host) Prove(ctx context.Context, trustDomain string, challenge []byte) (string, error) {
 	if err := h.Try(); err != nil {
 		return "", err
 	}
-	region, err := h.region()
+	region, err := awsclient.Region(h.Region)
 	if err != nil {
 		return "", fmt.Errorf("region: %w", err)
 	}

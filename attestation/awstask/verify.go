@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +18,6 @@ import (
 
 const (
 	maxAccounts = 16 // each has keys by which a token may have to be verified
-	maxRoles    = 256
 	maxID       = 256
 	// maxAge is how long after it was issued a token is taken, whatever it says itself.
 	maxAge = 5 * time.Minute
@@ -106,27 +104,14 @@ func (c Config) Open(s platform.Server) (*Verifier, error) {
 	return v, nil
 }
 
-var accountRE = regexp.MustCompile(`^[0-9]{12}$`)
-
 func (a Account) check() error {
-	if !accountRE.MatchString(a.Account) {
-		return fmt.Errorf("account: %q: want the twelve digits of an account of AWS, in quotes", a.Account)
+	if err := awsclient.CheckAccount(a.Account); err != nil {
+		return fmt.Errorf("account: %w", err)
 	}
 	if err := checkIssuer(a.Issuer); err != nil {
 		return fmt.Errorf("issuer: %w", err)
 	}
-	if n := len(a.Roles); n == 0 || n > maxRoles {
-		return fmt.Errorf("roles: %d of them: want 1 to %d, by ARN: whose tasks may join", n, maxRoles)
-	}
-	for i, r := range a.Roles {
-		if err := awsclient.CheckRole(r); err != nil {
-			return fmt.Errorf("roles[%d]: %w", i, err)
-		}
-		if !strings.Contains(r, ":iam::"+a.Account+":role/") {
-			return fmt.Errorf("roles[%d]: %s is not a role of account %s", i, r, a.Account)
-		}
-	}
-	return nil
+	return awsclient.CheckRoles(a.Account, a.Roles)
 }
 
 func checkIssuer(s string) error {
@@ -194,16 +179,9 @@ func (v *Verifier) judge(t platform.Token, now time.Time) (id []byte, sels ident
 // Selectors are the forms that a task has, each with a check of the value. All are AWS's
 // word: what a task says of itself is none of them.
 var Selectors = map[string]func(string) error{
-	"account": checkAccount,
+	"account": awsclient.CheckAccount,
 	"role":    awsclient.CheckRole,
 	"region":  awsclient.CheckRegion,
-}
-
-func checkAccount(s string) error {
-	if !accountRE.MatchString(s) {
-		return errors.New("want the twelve digits of an account of AWS")
-	}
-	return nil
 }
 
 // Principal is who vouched for a task with these selectors: the one of its role.

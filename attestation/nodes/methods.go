@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/attestation/awscaller"
 	"signet.example/attestation/awstask"
 	"signet.example/attestation/jointoken"
 	"signet.example/attestation/k8spsat"
@@ -20,6 +21,8 @@ type Config struct {
 	X509PoP x509pop.Config `yaml:"x509pop" json:"x509pop"`
 	// AWSTask has tasks join by a token that AWS signs for their role.
 	AWSTask awstask.Config `yaml:"aws_task" json:"aws_task"`
+	// AWSCaller has tasks join by a question of their role's to STS, which the server asks.
+	AWSCaller awscaller.Config `yaml:"aws_caller_identity" json:"aws_caller_identity"`
 	// K8sPSAT has pods join by a token that their cluster signs for them.
 	K8sPSAT k8spsat.Config `yaml:"k8s_psat" json:"k8s_psat"`
 }
@@ -30,6 +33,8 @@ type HostConfig struct {
 	X509PoP x509pop.Host `yaml:"x509pop"`
 	// AWSTask is the role of AWS with which this task runs.
 	AWSTask awstask.Host `yaml:"aws_task"`
+	// AWSCaller is the same role, where the account gives no tokens.
+	AWSCaller awscaller.Host `yaml:"aws_caller_identity"`
 	// K8sPSAT is the projected token of this pod.
 	K8sPSAT k8spsat.Host `yaml:"k8s_psat"`
 }
@@ -80,6 +85,25 @@ var methods = []method{
 		given:    func(cfg HostConfig) bool { return cfg.AWSTask != awstask.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask), cfg.AWSTask.Try() },
 		current:  func(cfg HostConfig, _ time.Time) error { return cfg.AWSTask.Try() },
+	},
+	{
+		name: awscaller.Name, selectors: awscaller.Selectors, ends: true, principal: awscaller.Principal,
+		takes: func(cfg Config, selectors []string) error { return cfg.AWSCaller.Takes(selectors) },
+		quota: func(cfg Config) Quota {
+			return Quota{Most: cfg.AWSCaller.MostOfRole(), Key: "agents_per_role"}
+		},
+		attestor: func(cfg Config, s Server) (attestor, error) {
+			v, err := cfg.AWSCaller.Open(s.Platforms)
+			if v == nil || err != nil {
+				return nil, err
+			}
+			return byAWSCaller{v}, nil
+		},
+		given: func(cfg HostConfig) bool { return cfg.AWSCaller != awscaller.Host{} },
+		evidence: func(cfg HostConfig) (Evidence, error) {
+			return proveAWSCaller(cfg.AWSCaller), cfg.AWSCaller.Try()
+		},
+		current: func(cfg HostConfig, _ time.Time) error { return cfg.AWSCaller.Try() },
 	},
 	{
 		name: k8spsat.Name, selectors: k8spsat.Selectors, ends: true, principal: k8spsat.Principal,
@@ -195,6 +219,45 @@ func (b byAWSTask) attest(ctx context.Context, req *api.AttestRequest, on Channe
 	}
 	sels, err := b.Verify(ctx, req.GetAwsTask().GetToken(), on.TrustDomain.Name(), challenge, now)
 	return Node{Selectors: sels}, refused(awstask.Name, err)
+}
+
+// proveAWSCaller is what a task shows whose account gives no tokens.
+func proveAWSCaller(host awscaller.Host) Evidence {
+	return func(ctx context.Context, on Channel, req *api.AttestRequest) error {
+		challenge, err := on.challenge(awscaller.Name)
+		if err != nil {
+			return err
+		}
+		e, err := host.Prove(ctx, on.TrustDomain.Name(), challenge)
+		if err != nil {
+			return fmt.Errorf("join.%s: %w", awscaller.Name, err)
+		}
+		req.Evidence = &api.AttestRequest_AwsCallerIdentity{AwsCallerIdentity: &api.AWSCallerIdentity{
+			Region: e.Region, AccessKeyId: e.AccessKeyID, Date: e.Date, Signature: e.Signature, SessionToken: e.SessionToken,
+		}}
+		return nil
+	}
+}
+
+// byAWSCaller: strangers can send such evidence, of which only STS knows whether it is good.
+type byAWSCaller struct{ *awscaller.Verifier }
+
+func ofAWSCaller(req *api.AttestRequest) awscaller.Evidence {
+	e := req.GetAwsCallerIdentity()
+	return awscaller.Evidence{Region: e.GetRegion(), AccessKeyID: e.GetAccessKeyId(), Date: e.GetDate(), Signature: e.GetSignature(), SessionToken: e.GetSessionToken()}
+}
+
+func (byAWSCaller) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {
+	return Weight{Units: 1, Waits: true}, refused(awscaller.Name, awscaller.Check(ofAWSCaller(req)))
+}
+
+func (b byAWSCaller) attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
+	challenge, err := on.challenge(awscaller.Name)
+	if err != nil {
+		return Node{}, err
+	}
+	sels, err := b.Verify(ctx, ofAWSCaller(req), on.TrustDomain.Name(), challenge, now)
+	return Node{Selectors: sels}, refused(awscaller.Name, err)
 }
 
 // proveK8sPSAT is what a pod shows.

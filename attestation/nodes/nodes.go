@@ -78,6 +78,8 @@ type Weight struct {
 	Own []byte
 	// Units are the signatures to be verified, or one.
 	Units int
+	// Waits is true of evidence whose check waits for somebody else, and needs no processor meanwhile.
+	Waits bool
 }
 
 // Node is what evidence has shown of a host.

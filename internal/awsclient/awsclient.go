@@ -2,8 +2,8 @@
 // credentials of the environment alone, answers that are bounded, and endpoints that are
 // used as they are given. It must not know which service is asked, or what for.
 //
-// Main names in reading order: CheckRegion, CheckRole, CheckEndpoint, Load, Bounded,
-// Reduced, AsGiven. Safe for
+// Main names in reading order: CheckRegion, Region, CheckAccount, CheckRole,
+// CheckRoles, CheckEndpoint, Load, Bounded, Reduced, AsGiven. Safe for
 // concurrent use.
 package awsclient
 
@@ -16,7 +16,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -35,6 +37,53 @@ var (
 func CheckRegion(s string) error {
 	if !regionRE.MatchString(s) {
 		return fmt.Errorf("%q is not the name of a region, such as eu-west-1", s)
+	}
+	return nil
+}
+
+const (
+	fromEnvironment = "environment"
+	regionVariable  = "AWS_REGION"
+)
+
+// Region is the one that is configured, or that of the environment where it says so.
+func Region(configured string) (string, error) {
+	region := configured
+	switch region {
+	case "":
+		return "", errors.New("missing: the region whose STS is asked, such as eu-west-1, or " + fromEnvironment + " for what " + regionVariable + " says")
+	case fromEnvironment:
+		if region = os.Getenv(regionVariable); region == "" {
+			return "", errors.New(regionVariable + " is not in the environment: ECS sets it; elsewhere name the region here")
+		}
+	}
+	return region, CheckRegion(region)
+}
+
+var accountRE = regexp.MustCompile(`^[0-9]{12}$`)
+
+// CheckAccount accepts the number of an account.
+func CheckAccount(s string) error {
+	if !accountRE.MatchString(s) {
+		return fmt.Errorf("%q: want the twelve digits of an account of AWS, in quotes", s)
+	}
+	return nil
+}
+
+const maxRoles = 256
+
+// CheckRoles accepts the ARNs of roles of an account, at least one. An error begins with the key.
+func CheckRoles(account string, roles []string) error {
+	if n := len(roles); n == 0 || n > maxRoles {
+		return fmt.Errorf("roles: %d of them: want 1 to %d, by ARN: whose tasks may join", n, maxRoles)
+	}
+	for i, r := range roles {
+		if err := CheckRole(r); err != nil {
+			return fmt.Errorf("roles[%d]: %w", i, err)
+		}
+		if !strings.Contains(r, ":iam::"+account+":role/") {
+			return fmt.Errorf("roles[%d]: %s is not a role of account %s", i, r, account)
+		}
 	}
 	return nil
 }

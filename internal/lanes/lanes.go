@@ -31,8 +31,11 @@ type lane struct {
 }
 
 // New returns lanes for this process: its processors are what they share out.
-func New() *Lanes {
-	return &Lanes{all: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), of: map[string]*lane{}}
+func New() *Lanes { return Of(runtime.GOMAXPROCS(0) - 1) }
+
+// Of returns lanes for work of which n go on at a time, such as what waits for somebody else.
+func Of(n int) *Lanes {
+	return &Lanes{all: make(chan struct{}, max(1, n)), of: map[string]*lane{}}
 }
 
 // Busy is how many go on now.

@@ -86,6 +86,7 @@ type Config struct {
 	First     Limits // of keys of nobody, what the handshake of a connection has paid for, by connection
 	Strangers Limits // of keys of nobody, what they ask for beside it, by where they come from
 	Lanes     Lanes  // in which what may be rubbish is verified, by where it comes from
+	Waiting   Lanes  // the same for what waits for somebody else meanwhile
 	Known     Limits // of those that joined, by host key and whether it is served there; of those that may join, by token
 
 	// Group is the group that evidence leads to, or why there is none.

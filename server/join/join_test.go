@@ -49,7 +49,7 @@ func newTable(t *testing.T) *table {
 	w.roster = roster.New(roster.Config{Store: rows{w}, Place: func([]string) string { return "" }, Principal: nodes.Principal, Takes: nodes.Config{}.Takes})
 	w.Desk = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.example"), Evidence: evidence{w}, Agents: w.roster, Stored: w, Instances: w, SVIDs: w,
-		First: bucket{w, "first"}, Lanes: lane{w}, Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
+		First: bucket{w, "first"}, Lanes: lane{w, "turn"}, Waiting: lane{w, "turn to wait"}, Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
 		Group: func(n nodes.Node) (string, error) { return n.Group, nil }, Roots: func() []byte { return []byte("roots") },
 		Vouched: func(net.Addr) { w.note("vouched") },
 		Audit:   func(_ context.Context, actor, action, _ string) { w.note("audit %s of %s", action, actor) },
@@ -133,10 +133,14 @@ func (b bucket) Take(key string, n int) error {
 	return nil
 }
 
-type lane struct{ *table }
+type lane struct {
+	*table
+
+	name string
+}
 
 func (l lane) Enter(owner string, _ time.Duration) func(bool) {
-	l.note("turn of %s", owner)
+	l.note("%s of %s", l.name, owner)
 	if l.late {
 		return nil
 	}
@@ -228,6 +232,21 @@ func TestWhatAStrangerShowsIsVerifiedInItsTurn(t *testing.T) {
 	w.weight.Own = []byte("hash of its token")
 	if _, err := w.attest("key", true); err != nil || slices.Contains(w.did, "turn of 192.0.2.1/32") {
 		t.Errorf("with a good token: %v, %v", err, w.did)
+	}
+}
+
+// A stranger whose evidence waits for somebody else takes no processor of those whose does not.
+func TestWhatWaitsForSomebodyElseHasTurnsOfItsOwn(t *testing.T) {
+	w := newTable(t)
+	w.weight.Waits = true
+	id, err := w.attest("key", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wants("first pay 1 of :0key", "turn of 192.0.2.1/32", "check its request", "its turn is over", "turn to wait of 192.0.2.1/32", "verify on key", "its turn is over", "vouched", "enrol", "joined as run-key", "audit attest of agent "+id, "issue")
+	w.csr = fault.New(fault.Invalid, "no request")
+	if _, err := w.attest("key", true); !errors.Is(err, fault.Invalid) || slices.Contains(w.did, "verify on key") {
+		t.Errorf("a request without a chance: %v, %v", err, w.did)
 	}
 }
 

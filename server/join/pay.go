@@ -45,53 +45,79 @@ const inLane = 5 * time.Second
 // So the first on each connection is paid for by the handshake, which cost as much: who sends
 // rubbish from an address takes nothing from others there. All that it shows is verified in a turn, and
 // so is evidence with a key that has joined, of which a role has as many as it likes.
-func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (turn bool, err error) {
+func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) (turn turns, err error) {
 	id, joined := d.cfg.Agents.OfKey(c.HostKey)
 	w, err := d.cfg.Evidence.Weigh(ctx, req, d.cfg.Clock())
+	turn = turns{own: true, waits: w.Waits}
 	switch {
 	case errors.Is(err, nodes.ErrEvidence):
-		return false, refused(err)
+		return turn, refused(err)
 	case err != nil:
-		return false, fmt.Errorf("%w: %w", fault.Unavailable, err)
+		return turn, fmt.Errorf("%w: %w", fault.Unavailable, err)
 	case joined:
 		where := "elsewhere"
 		if d.cfg.Instances.ServedAt(id, c.Remote) {
 			where = "there"
 		}
-		return nodes.Method(req) != "", d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
+		turn.own = nodes.Method(req) != ""
+		return turn, d.cfg.Known.Take(string(c.HostKey)+where, w.Units)
 	case w.Own != nil:
 		d.cfg.Vouched(c.Conn)
-		return false, d.cfg.Known.Take(string(w.Own), w.Units)
+		return turns{}, d.cfg.Known.Take(string(w.Own), w.Units)
 	case d.cfg.First.Take(c.Conn.String()+string(c.HostKey), 1) == nil:
 	case d.cfg.Strangers.Take(c.source(), w.Units) != nil:
-		return true, fault.Limit
+		return turn, fault.Limit
 	}
-	return true, nil
+	return turn, nil
+}
+
+// turns is what of a caller is verified in its turn.
+type turns struct {
+	own   bool // all that it shows
+	waits bool // its evidence, in a turn of those that wait for somebody else
 }
 
 // source is where a caller comes from.
 func (c Caller) source() string { return conns.Source(c.Remote).String() }
 
 // verify checks a caller's request for a certificate, and its host's evidence where it has any;
-// where it is to wait for its turn, in that.
-func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, turn bool) (nodes.Node, error) {
-	if turn {
-		leave := d.cfg.Lanes.Enter(c.source(), inLane)
+// where it is to wait for its turn, in that. Evidence that waits for somebody else has a turn
+// among its like, after that of its request: it takes no processor.
+func (d *Desk) verify(ctx context.Context, c Caller, req *api.AttestRequest, turn turns) (node nodes.Node, err error) {
+	evidence := func() (err error) {
+		node, err = d.evidence(ctx, c, req)
+		return err
+	}
+	err = d.inTurn(ctx, c, turn.own, d.cfg.Lanes, func() error {
+		// Before a token is used up: a request that cannot succeed should not cost it.
+		if err := d.cfg.SVIDs.CheckCSR(req.GetCsr()); err != nil || turn.waits || nodes.Method(req) == "" {
+			return err
+		}
+		return evidence()
+	})
+	if err == nil && turn.waits {
+		err = d.inTurn(ctx, c, turn.own, d.cfg.Waiting, evidence)
+	}
+	return node, err
+}
+
+// inTurn does what is to be done, where it is to wait for the caller's turn in that.
+func (d *Desk) inTurn(ctx context.Context, c Caller, wait bool, in Lanes, do func() error) error {
+	if wait {
+		leave := in.Enter(c.source(), inLane)
 		if leave == nil {
-			return nodes.Node{}, fault.Limit
+			return fault.Limit
 		}
 		defer leave(false)
 	}
 	if err := ctx.Err(); err != nil { // its connection gave way meanwhile
-		return nodes.Node{}, err
+		return err
 	}
-	// Before a token is used up: a request that cannot succeed should not cost it.
-	if err := d.cfg.SVIDs.CheckCSR(req.GetCsr()); err != nil {
-		return nodes.Node{}, err
-	}
-	if nodes.Method(req) == "" {
-		return nodes.Node{}, nil
-	}
+	return do()
+}
+
+// evidence checks that of a caller's host.
+func (d *Desk) evidence(ctx context.Context, c Caller, req *api.AttestRequest) (nodes.Node, error) {
 	node, err := d.cfg.Evidence.Attest(ctx, req, nodes.Channel{TrustDomain: d.cfg.TrustDomain, HostKey: c.HostKey, TLS: c.TLS}, d.cfg.Clock())
 	switch {
 	case errors.Is(err, nodes.ErrEvidence), errors.Is(err, store.ErrToken):

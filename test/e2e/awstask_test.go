@@ -114,6 +114,24 @@ func TestATaskThatIsForgottenWhileItRunsJoinsAnewWithTheEnvoysThatItHas(t *testi
 	}
 }
 
+// A task whose account gives no tokens joins by a question that it signs and the server asks.
+func TestATaskJoinsByAQuestionToSTSAndIsServed(t *testing.T) {
+	aws := parts.NewSTS(t, "123456789012")
+	for name, value := range aws.Environment(aws.ARN("web")) {
+		t.Setenv(name, value)
+	}
+	w := withTrust(t, meshtest.Options{
+		Nodes: []string{"web"}, Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "")),
+		ServerExtra: "join: {aws_caller_identity: {regions: [{region: eu-west-1, endpoint: " + aws.URL() + "}], accounts: [{account: \"123456789012\", roles: [\"" + aws.ARN("web") + "\"]}]}}\n",
+		AgentExtra:  "join: {aws_caller_identity: {region: environment}}\n",
+	}, "aws_caller_identity:role:"+aws.ARN("web"))
+	w.StartAgentWithoutToken()
+	w.AwaitProxies()
+	if one := onlyAgent(t, w); one.GetGroup() != "hosts" || one.GetAttestation() != "aws_caller_identity" || aws.Asked.Load() != 1 {
+		t.Errorf("%v; STS was asked %d times", one, aws.Asked.Load())
+	}
+}
+
 // A pod joins by the token that the kubelet wrote, is served, and leaves nothing behind.
 func TestAPodJoinsByItsTokenIsServedAndIsForgottenWhenItStops(t *testing.T) {
 	cluster := parts.NewCluster(t)

@@ -39,6 +39,7 @@ type STS struct {
 	secret map[string]string           // by access key id; guarded by mu
 	roles  map[string]string           // by access key id; guarded by mu
 	change func(claims map[string]any) // guarded by mu
+	answer http.HandlerFunc            // in place of who is asking; guarded by mu
 }
 
 // NewSTS starts one of an account.
@@ -159,6 +160,8 @@ func (s *STS) token(w http.ResponseWriter, req *http.Request) {
 	case signed != nil:
 		s.t.Log(signed)
 		s.refuse(w, "SignatureDoesNotMatch")
+	case req.PostForm.Get("Action") == "GetCallerIdentity":
+		s.identity(w, req, arn)
 	case req.PostForm.Get("Action") != "GetWebIdentityToken" || req.PostForm.Get("SigningAlgorithm") != "ES384":
 		s.refuse(w, "InvalidAction")
 	default:
@@ -177,6 +180,35 @@ func (s *STS) token(w http.ResponseWriter, req *http.Request) {
 		_, _ = fmt.Fprintf(w, `<GetWebIdentityTokenResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetWebIdentityTokenResult><WebIdentityToken>%s</WebIdentityToken><Expiration>%s</Expiration></GetWebIdentityTokenResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetWebIdentityTokenResponse>`,
 			s.Sign(claims), time.Now().Add(seconds).UTC().Format(time.RFC3339))
 	}
+}
+
+// Answer has who is asking answered so from now on; nil by who it is.
+func (s *STS) Answer(answer http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// CallerIdentity is the answer of sts:GetCallerIdentity.
+const CallerIdentity = `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>%s</Arn><UserId>AROAEXAMPLE:session-1</UserId><Account>%s</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetCallerIdentityResponse>`
+
+// identity is sts:GetCallerIdentity, of who has a role, or is the user of an ARN.
+func (s *STS) identity(w http.ResponseWriter, req *http.Request, arn string) {
+	s.mu.Lock()
+	answer := s.answer
+	s.mu.Unlock()
+	if answer != nil {
+		answer(w, req)
+		return
+	}
+	if req.Host != "sts.eu-west-1.amazonaws.com" { // the region of each task here
+		s.refuse(w, "SignatureDoesNotMatch")
+		return
+	}
+	if _, role, ok := strings.Cut(arn, ":role/"); ok { // without its path
+		arn = "arn:aws:sts::" + s.Account + ":assumed-role/" + role[strings.LastIndexByte(role, '/')+1:] + "/session-1"
+	}
+	_, _ = fmt.Fprintf(w, CallerIdentity, arn, s.Account)
 }
 
 func (s *STS) refuse(w http.ResponseWriter, code string) {
@@ -199,7 +231,7 @@ func (s *STS) caller(req *http.Request, body []byte) (arn, region string, err er
 	secret, arn := s.secret[id], s.roles[id]
 	s.mu.Unlock()
 	at, err := time.Parse("20060102T150405Z", req.Header.Get("X-Amz-Date"))
-	if err != nil || arn == "" || !strings.HasPrefix(req.Header.Get("X-Amz-Date"), day) || time.Since(at).Abs() > 5*time.Minute {
+	if err != nil || arn == "" || req.Header.Get("X-Amz-Security-Token") != "session-"+id || !strings.HasPrefix(req.Header.Get("X-Amz-Date"), day) || time.Since(at).Abs() > 5*time.Minute {
 		return "", "", errors.New("not signed")
 	}
 	again, err := http.NewRequestWithContext(req.Context(), req.Method, s.server.URL+"/", strings.NewReader(string(body)))
@@ -211,7 +243,7 @@ func (s *STS) caller(req *http.Request, body []byte) (arn, region string, err er
 			again.Header[http.CanonicalHeaderKey(name)] = v
 		}
 	}
-	again.ContentLength = req.ContentLength
+	again.ContentLength, again.Host = req.ContentLength, req.Host
 	sum := sha256.Sum256(body)
 	err = v4.NewSigner().SignHTTP(req.Context(), aws.Credentials{AccessKeyID: id, SecretAccessKey: secret, SessionToken: "session-" + id}, again, hex.EncodeToString(sum[:]), service, region, at)
 	if err == nil && again.Header.Get("Authorization") != given {
