@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent/join"
+	"signet.example/agent/local"
 	"signet.example/agent/tlsfiles"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
@@ -152,11 +153,10 @@ type Proxy struct {
 }
 
 const (
-	defaultSocketDir = "/run/signet"
-	defaultMetrics   = "127.0.0.1:9465"
-	defaultDrain     = 5 * time.Second
-	defaultRequests  = 15 * time.Second
-	defaultAuthzMiB  = 512
+	defaultMetrics  = "127.0.0.1:9465"
+	defaultDrain    = 5 * time.Second
+	defaultRequests = 15 * time.Second
+	defaultAuthzMiB = 512
 )
 
 // DefaultConfig is what a configuration file is read over. It has what an empty
@@ -167,7 +167,7 @@ func DefaultConfig() Config { return Config{Metrics: defaultMetrics} }
 func (c Config) withDefaults() Config {
 	c.Mode = cmp.Or(c.Mode, ModeHost)
 	c.DataDir = cmp.Or(c.DataDir, c.Mode.dataDir())
-	c.SocketDir = cmp.Or(c.SocketDir, defaultSocketDir)
+	c.SocketDir = cmp.Or(c.SocketDir, local.SocketDir)
 	c.Envoy = cmp.Or(c.Envoy, "envoy")
 	c = c.withStop()
 	c.DrainTime = cmp.Or(c.DrainTime, defaultDrain)
@@ -193,7 +193,7 @@ func (c Config) withDefaults() Config {
 // DefaultDataDir is that of an agent of this user; it is empty where the environment has no place for it.
 func DefaultDataDir() string {
 	if os.Geteuid() == 0 {
-		return "/var/lib/signet-agent"
+		return local.DataDir
 	}
 	state := os.Getenv("XDG_STATE_HOME")
 	if home, err := os.UserHomeDir(); state == "" && err == nil {

@@ -92,8 +92,8 @@ func TestNamesOfAppMeshsEnvironmentAreObeyedOrRefused(t *testing.T) {
 		}
 	}
 	for environ, want := range map[string]string{
-		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop": "APPMESH_RESOURCE_ARN: want mesh/MESH/virtualNode/NAME",
-		"APPMESH_RESOURCE_ARN=mesh/shop/virtualRouter/r":                        "want a virtualNode or virtualGateway",
+		"APPMESH_RESOURCE_ARN=arn:aws:appmesh:eu-west-1:123456789012:mesh/shop": `APPMESH_RESOURCE_ARN: node id "arn:aws:appmesh:eu-west-1:123456789012:mesh/shop": want mesh/<mesh>/virtualNode/<node>`,
+		"APPMESH_RESOURCE_ARN=mesh/shop/virtualRouter/r":                        "virtualRouter is not served, virtualNode and virtualGateway are",
 		"APPMESH_XDS_ENDPOINT=unix:///x.sock":                                   "APPMESH_XDS_ENDPOINT: routes come from Signet's server: SIGNET_SERVER",
 		"ENABLE_ENVOY_XRAY_TRACING=1":                                           "ENABLE_ENVOY_XRAY_TRACING: this version has nothing like it",
 		"ENVOY_ADMIN_ACCESS_PORT=9901":                                          "ENVOY_ADMIN_ACCESS_PORT: Envoy's admin interface",

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"time"
 
 	"signet.example/agent/envoy"
 	"signet.example/agent/local"
@@ -33,9 +32,9 @@ func listenStop(ctx context.Context, cfg Config) (net.Listener, error) {
 func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.CancelCauseFunc) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
-		application, err := applicationGoesOn(r)
+		application, err := envoy.ParseEarly(r.URL.Query().Get(local.Application))
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			http.Error(w, local.Application+"="+err.Error(), http.StatusBadRequest)
 			return
 		}
 		a.order.Ask(application)
@@ -45,19 +44,6 @@ func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.Canc
 	})
 	mux.HandleFunc("GET /", health(a.left).serve)
 	return scrape.Serve(ctx, l, mux, a.log)
-}
-
-// applicationGoesOn is for how long, as whoever asks says, or as long as it can on ECS.
-func applicationGoesOn(r *http.Request) (time.Duration, error) {
-	said := r.URL.Query().Get(local.Application)
-	if said == "" { // of the version before
-		return envoy.MostEarly, nil
-	}
-	d, err := time.ParseDuration(said)
-	if err != nil || d < 0 || d > envoy.MostEarly {
-		return 0, fmt.Errorf("%s=%q: want a duration, %s at most", local.Application, said, envoy.MostEarly)
-	}
-	return d, nil
 }
 
 // left is nil when nobody calls the proxies any more.

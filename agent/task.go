@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/local"
 	"signet.example/agent/resources"
 	"signet.example/attestation"
 	"signet.example/internal/child"
@@ -37,7 +38,7 @@ func (m Mode) task() bool { return m == ModeTask }
 // dataDir is the default of data_dir. A container's user often has no home.
 func (m Mode) dataDir() string {
 	if m.task() {
-		return "/var/lib/signet-agent"
+		return local.DataDir
 	}
 	return DefaultDataDir()
 }
@@ -53,11 +54,8 @@ func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
 	}
 }
 
-const (
-	defaultStop = 30 * time.Second // that of ECS
-	// stopMargin is left of stop_timeout when the last proxy has ended, for the agent's own end.
-	stopMargin = 2 * time.Second
-)
+// stopMargin is left of stop_timeout when the last proxy has ended, for the agent's own end.
+const stopMargin = 2 * time.Second
 
 // What the parts of a task may have in memory, where a host's have more: tasks have from 512 MiB
 // on, most of it for the application.
@@ -85,7 +83,7 @@ func (m Mode) authzMiB() int64 {
 // withStop fills what a task's end may take.
 func (c Config) withStop() Config {
 	if c.Mode.task() {
-		c.StopTimeout = cmp.Or(c.StopTimeout, defaultStop)
+		c.StopTimeout = cmp.Or(c.StopTimeout, local.StopTimeout)
 		left := c.StopTimeout - stopMargin - envoy.Grace - 2*cmp.Or(c.DrainTime, defaultDrain)
 		c.DrainRequests = cmp.Or(c.DrainRequests, max(0, min(defaultRequests, left)))
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"signet.example/agent/appmeshenv"
+	"signet.example/agent/local"
 )
 
 // This file has what is refused, by name, before anything is changed.
@@ -47,7 +48,7 @@ func (t *task) checkEnvoy() {
 		}
 	}
 	if v := t.of(t.envoy, "readonlyRootFilesystem"); v != nil && !v.is("false") {
-		t.refuse(v, t.container(t.envoy, "readonlyRootFilesystem"), "the agent writes to /var/lib/signet-agent and /run/signet: take it out, or mount a volume at both")
+		t.refuse(v, t.container(t.envoy, "readonlyRootFilesystem"), "the agent writes to %s and %s: take it out, or mount a volume at both", local.DataDir, local.SocketDir)
 	}
 	t.checkContainer(t.envoy, "environment", "secrets", "mountPoints")
 	var named []string

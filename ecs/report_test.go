@@ -1,6 +1,7 @@
 package ecs_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -43,18 +44,20 @@ func TestWhatMayBeASecretIsInNoLineThatChanges(t *testing.T) {
 
 func TestObjectsOfDifferentProxiesHaveDifferentNames(t *testing.T) {
 	orders, seen := file(t, "orders.json"), map[string]string{}
-	for _, c := range []struct{ role, proxy, group, binding string }{
-		{"orders-task", "mesh/shop/virtualNode/orders", `"orders-task"`, `"shop.orders"`},
-		{"Orders_Task", "mesh/shop/virtualNode/Orders", `"Orders_Task"`, `"shop.Orders"`},
-		{"orders_task", "mesh/shop/virtualNode/or-ders", `"orders_task"`, `"shop.or-ders"`},
-		{"orders.task", "mesh/shop/virtualNode/or_ders", `"orders.task"`, `"shop.or_ders"`},
-		{"orders+task", "mesh/shop-or/virtualNode/ders", `"orders-task-`, `"shop-or.ders"`},
-		{"orders=task", "mesh/shop.or/virtualNode/ders", `"orders-task-`, `"shop.or.ders-`},
-		{"orders@task", "mesh/shop/virtualNode/or.ders", `"orders-task-`, `"shop.or.ders-`},
-		{"orders,task", "mesh/shop/virtualGateway/orders", `"orders-task-`, `"shop.gateway.orders"`},
-		{"orders/task", "mesh/shop/virtualNode/gateway.orders", `"task"`, `"shop.gateway.orders-`},
+	for _, c := range []struct{ role, proxy, group, binding, account string }{
+		{"orders-task", "mesh/shop/virtualNode/orders", `"123456789012.orders-task"`, `"shop.orders"`, ""},
+		{"Orders_Task", "mesh/shop/virtualNode/Orders", `"123456789012.Orders_Task"`, `"shop.Orders"`, ""},
+		{"orders_task", "mesh/shop/virtualNode/or-ders", `"123456789012.orders_task"`, `"shop.or-ders"`, ""},
+		{"orders.task", "mesh/shop/virtualNode/or_ders", `"123456789012.orders.task"`, `"shop.or_ders"`, ""},
+		{"orders+task", "mesh/shop-or/virtualNode/ders", `"123456789012.orders-task-`, `"shop-or.ders"`, ""},
+		{"orders=task", "mesh/shop.or/virtualNode/ders", `"123456789012.orders-task-`, `"shop.or.ders-`, ""},
+		{"orders@task", "mesh/shop/virtualNode/or.ders", `"123456789012.orders-task-`, `"shop.or.ders-`, ""},
+		{"orders,task", "mesh/shop/virtualGateway/orders", `"123456789012.orders-task-`, `"shop.gateway.orders"`, ""},
+		{"orders/task", "mesh/shop/virtualNode/gateway.orders", `"123456789012.task-`, `"shop.gateway.orders-`, ""},
+		{"orders-task", "mesh/books/virtualNode/orders", `"210987654321.orders-task"`, `"books.orders"`, "210987654321"},
+		{"x/task", "mesh/books/virtualNode/x", `"123456789012.task-`, `"books.x"`, ""},
 	} {
-		text := in(t, in(t, orders, "role/orders-task", "role/"+c.role), "mesh/shop/virtualNode/orders", c.proxy)
+		text := in(t, in(t, orders, "123456789012:role/orders-task", cmp.Or(c.account, "123456789012")+":role/"+c.role), "mesh/shop/virtualNode/orders", c.proxy)
 		r, err := ecs.Convert("x.json", text, options(t))
 		if err != nil {
 			t.Fatal(err)
@@ -69,7 +72,7 @@ func TestObjectsOfDifferentProxiesHaveDifferentNames(t *testing.T) {
 			t.Fatalf("%v: %v", c, names)
 		}
 		for i, name := range names {
-			of := []string{c.role, c.proxy}[i]
+			of := []string{c.account + c.role, c.proxy}[i]
 			if other := seen[name]; other != "" {
 				t.Errorf("%s is of %s and of %s", name, other, of)
 			}

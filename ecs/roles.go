@@ -10,6 +10,8 @@ import (
 	"net"
 	"regexp"
 	"strings"
+
+	"signet.example/proxy"
 )
 
 // Roles is what changes for the IAM roles of a definition.
@@ -67,26 +69,37 @@ func distinct(of, from string) string {
 	return of[:min(len(of), maxName-len(end))] + end
 }
 
+// groupOf is the name of the group of a role's tasks: its account and name, as other accounts have
+// roles of the same name. Where a path or another partition tells it apart, so does the group's.
+func groupOf(role string) string {
+	name := role[strings.LastIndexByte(role, '/')+1:]
+	account := strings.Split(role, ":")[4] // as roleARN says
+	if role == "arn:aws:iam::"+account+":role/"+name {
+		return named(account + "." + name)
+	}
+	return distinct(account+"."+name, role)
+}
+
 // objects are the group of the tasks of this role, and whose proxies they are; none where the
 // definition does not say both.
 func (t *task) objects() []string {
 	role := t.get("taskRoleArn").literal()
-	mesh, kind, name, ok := parts(t.proxy)
-	if !ok || !roleARN.MatchString(role) {
+	ref, err := proxy.ParseRef(t.proxy)
+	if err != nil || strings.ContainsAny(t.proxy, "${}") || !roleARN.MatchString(role) {
 		t.note("apply a NodeGroup with the selector aws_task:role:ARN of the task's role, and a Binding for its proxy (docs/TASKS.md): the definition names them by functions")
 		return nil
 	}
-	group := named(role[strings.LastIndexByte(role, '/')+1:])
-	binding := named(mesh + "." + name)
+	group := groupOf(role)
+	binding := named(ref.Mesh + "." + ref.Name)
 	switch {
-	case strings.Contains(mesh+name, "."):
-		binding = distinct(mesh+"."+name, strings.Join([]string{mesh, kind, name}, "/"))
-	case kind == "virtualGateway": // of the same name as a virtual node, perhaps
-		binding = named(mesh + ".gateway." + name)
+	case strings.Contains(ref.Mesh+ref.Name, "."):
+		binding = distinct(ref.Mesh+"."+ref.Name, ref.String())
+	case ref.Gateway(): // of the same name as a virtual node, perhaps
+		binding = named(ref.Mesh + ".gateway." + ref.Name)
 	}
-	more := ""
-	if kind == "virtualNode" {
-		more = ", applications: [namespace]"
+	more := ", applications: [namespace]"
+	if ref.Gateway() {
+		more = ""
 	}
 	t.note("the server's configuration has %s in join.aws_task.accounts[].roles (docs/AGENT.md)", role)
 	return []string{fmt.Sprintf(`apiVersion: signet.example/v1alpha1
@@ -99,19 +112,7 @@ kind: Binding
 metadata: {name: %s}
 spec: {group: %s, mesh: %s, %s: %s, selectors: [%s]%s}
 ---
-`, quoted(binding), quoted(group), quoted(mesh), kind, quoted(name), quoted("signet:proxy:"+name), more)}
-}
-
-// parts are those of mesh/MESH/virtualNode/NAME, or of its ARN.
-func parts(resource string) (mesh, kind, name string, ok bool) {
-	if i := strings.LastIndexByte(resource, ':'); i >= 0 {
-		resource = resource[i+1:]
-	}
-	p := strings.Split(resource, "/")
-	if len(p) != 4 || strings.ContainsAny(resource, "${}") {
-		return "", "", "", false
-	}
-	return p[1], p[2], p[3], true
+`, quoted(binding), quoted(group), quoted(ref.Mesh), ref.Kind, quoted(ref.Name), quoted("signet:proxy:"+ref.Name), more)}
 }
 
 // check refuses options that no task could start with, and returns the trust domain.

@@ -5,20 +5,26 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"signet.example/agent/appmeshenv"
+	"signet.example/agent/local"
+	"signet.example/proxy"
 )
 
 // This file has what becomes of each part of a definition, and why.
 
 const (
-	volume      = "signet"
-	socketDir   = "/run/signet"
-	stopName    = "signet-stop"
-	userOfAgent = "1337"
-	wayOut      = "http://127.0.0.1:15001"
-	// leastStop is what an agent needs between SIGTERM and its end, in seconds.
-	leastStop, usualStop = 17, 30
+	volume    = "signet"
+	stopName  = "signet-stop"
+	usualStop = int(local.StopTimeout / time.Second)
+	// LeastStop is what an agent needs between SIGTERM and its end, in seconds.
+	LeastStop = 18
+)
+
+var (
+	userOfAgent = strconv.Itoa(proxy.DefaultUID)
+	wayOut      = "http://127.0.0.1:" + strconv.Itoa(proxy.DefaultEgressPort)
 )
 
 // commands are those of Signet's image: the Envoy's, its health check's, and that of what is stopped first.
@@ -266,8 +272,8 @@ func (t *task) convertEnvironment() {
 	}
 	if stop := t.of(c, "stopTimeout"); stop != nil && !stop.is(strconv.Itoa(usualStop)) {
 		switch n, err := strconv.Atoi(stop.literal()); {
-		case err != nil || n < leastStop:
-			t.set(c, "stopTimeout", usualStop, t.because(t.container(c, "stopTimeout"), "a proxy may take %d s to end without a failed request", leastStop))
+		case err != nil || n < LeastStop:
+			t.set(c, "stopTimeout", usualStop, t.because(t.container(c, "stopTimeout"), "a proxy may take %d s to end without a failed request", LeastStop))
 		default:
 			variables = append(variables, variable{"SIGNET_STOP_TIMEOUT", fmt.Sprintf("%ds", n), "everything in the container has ended before its stopTimeout"})
 		}
@@ -282,7 +288,7 @@ func (t *task) convertEnvironment() {
 }
 
 func (t *task) mount() raw {
-	return t.object(t.member("sourceVolume", volume), t.member("containerPath", socketDir))
+	return t.object(t.member("sourceVolume", volume), t.member("containerPath", local.SocketDir))
 }
 
 // shareVolume makes the folder by which the containers of the agent speak with each other.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"signet.example/agent/local"
 )
 
 // Own are options of a definition that has Signet alone.
@@ -56,7 +58,7 @@ func Server(o Own) (string, error) {
       "environment": [{"name": "SIGNET_SOCKET", "value": "/var/lib/signet/admin.sock"}],
       "essential": true,
       "memory": 1024,
-      "stopTimeout": 30,
+      "stopTimeout": %d,
       "readonlyRootFilesystem": true,
       "linuxParameters": {"capabilities": {"drop": ["ALL"]}, "tmpfs": [{"containerPath": "/tmp", "size": 64}]},
       "ulimits": [{"name": "nofile", "softLimit": 65536, "hardLimit": 65536}],
@@ -68,7 +70,7 @@ func Server(o Own) (string, error) {
     }
   ]
 }
-`, quoted(o.Image), o.logs("server")), nil
+`, quoted(o.Image), usualStop, o.logs("server")), nil
 }
 
 // Agent is the definition of the agent of each host, for a service of the strategy DAEMON. It is
@@ -84,14 +86,14 @@ func Agent(o Own) (string, error) {
   "requiresCompatibilities": ["EC2"],
   "volumes": [
     {"name": "configuration", "host": {"sourcePath": "/etc/signet"}},
-    {"name": "data", "host": {"sourcePath": "/var/lib/signet-agent"}},
-    {"name": "sockets", "host": {"sourcePath": "/run/signet"}},
+    {"name": "data", "host": {"sourcePath": "%[3]s"}},
+    {"name": "sockets", "host": {"sourcePath": "%[4]s"}},
     {"name": "cgroups", "host": {"sourcePath": "/sys/fs/cgroup"}}
   ],
   "containerDefinitions": [
     {
       "name": "signet-agent",
-      "image": %s,
+      "image": %[1]s,
       "user": "0",
       "command": ["agent", "--config", "/etc/signet/agent.yaml"],
       "essential": true,
@@ -106,12 +108,12 @@ func Agent(o Own) (string, error) {
       "healthCheck": {"command": ["CMD", "signet", "agent", "health", "--wait", "4s"], "interval": 10, "timeout": 5, "retries": 3, "startPeriod": 30},
       "mountPoints": [
         {"sourceVolume": "configuration", "containerPath": "/etc/signet", "readOnly": true},
-        {"sourceVolume": "data", "containerPath": "/var/lib/signet-agent"},
-        {"sourceVolume": "sockets", "containerPath": "/run/signet"},
+        {"sourceVolume": "data", "containerPath": "%[3]s"},
+        {"sourceVolume": "sockets", "containerPath": "%[4]s"},
         {"sourceVolume": "cgroups", "containerPath": "/sys/fs/cgroup", "readOnly": true}
-      ]%s
+      ]%[2]s
     }
   ]
 }
-`, quoted(o.Image), o.logs("agent")), nil
+`, quoted(o.Image), o.logs("agent"), local.DataDir, local.SocketDir), nil
 }

@@ -17,6 +17,8 @@ const (
 	portMark = "{port}"
 	// DefaultEgressPort is App Mesh's port for outbound calls.
 	DefaultEgressPort = 15001
+	// DefaultUID is App Mesh's user of a proxy's container, and that of the agent's image.
+	DefaultUID = 1337
 	// defaultEgressMode lets in the proxy's own user and the group of the folder.
 	defaultEgressMode = 0o660
 	// MaxSocketPath is what a Unix socket's name may have: 108 bytes with the final NUL.

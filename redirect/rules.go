@@ -6,13 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"signet.example/proxy"
 )
 
 // Ports and user of App Mesh's, which the platform's own redirection has, too.
 const (
-	DefaultEgressPort  = 15001
+	DefaultEgressPort  = proxy.DefaultEgressPort
 	DefaultIngressPort = 15000
-	DefaultUID         = 1337
+	DefaultUID         = proxy.DefaultUID
 )
 
 // Table is the name of the table, of the family inet, that is ours alone.

@@ -13,6 +13,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"signet.example/proxy"
 )
 
 // Name is a variable of the environment that App Mesh's images had.
@@ -62,23 +64,17 @@ func Of(name string) (Name, bool) {
 	return Names[i], true
 }
 
-// resource reads mesh/M/virtualNode/N, also at the end of an ARN, as App Mesh's agent does.
+// resource reads what names the proxy as App Mesh's agent does, which is also its node id.
 func resource(value string) (map[string]string, error) {
-	path := value
-	if rest, ok := strings.CutPrefix(value, "arn:"); ok {
-		path = rest[strings.LastIndexByte(rest, ':')+1:]
+	ref, err := proxy.ParseRef(value)
+	if err != nil {
+		return nil, err
 	}
-	p := strings.Split(path, "/")
-	if len(p) < 4 || p[0] != "mesh" || p[1] == "" || p[3] == "" {
-		return nil, fmt.Errorf("want mesh/MESH/virtualNode/NAME or its ARN, got %q", value)
+	named := "SIGNET_PROXY_VIRTUAL_NODE"
+	if ref.Gateway() {
+		named = "SIGNET_PROXY_VIRTUAL_GATEWAY"
 	}
-	switch p[2] {
-	case "virtualNode":
-		return map[string]string{"SIGNET_PROXY_MESH": p[1], "SIGNET_PROXY_VIRTUAL_NODE": p[3]}, nil
-	case "virtualGateway":
-		return map[string]string{"SIGNET_PROXY_MESH": p[1], "SIGNET_PROXY_VIRTUAL_GATEWAY": p[3]}, nil
-	}
-	return nil, fmt.Errorf("want a virtualNode or virtualGateway, got %q", value)
+	return map[string]string{"SIGNET_PROXY_MESH": ref.Mesh, named: ref.Name}, nil
 }
 
 // Signets is an environment with what App Mesh's names say as variables of Signet's.
@@ -92,7 +88,7 @@ func Signets(environ []string) ([]string, error) {
 	out := slices.Clone(environ)
 	var refused []string
 	var named string // the variable that names the proxy
-	var proxy map[string]string
+	var says map[string]string
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
 		n, ok := Of(name)
@@ -112,10 +108,10 @@ func Signets(environ []string) ([]string, error) {
 			switch {
 			case ours:
 				continue
-			case proxy != nil && !maps.Equal(proxy, keys):
+			case says != nil && !maps.Equal(says, keys):
 				refused = append(refused, fmt.Sprintf("%s and %s name two proxies: take one of them out", named, name))
 			}
-			named, proxy = name, keys
+			named, says = name, keys
 		}
 		for key, text := range keys {
 			if !given[key] {

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -8,6 +9,19 @@ import (
 // MostEarly is how long a task's application may be there after the agent was asked by its socket
 // to stop: on ECS what asks may take 30 s, and then the application's own stopTimeout begins, 120 s at most.
 const MostEarly = 150 * time.Second
+
+// ParseEarly reads for how long the application may be there, as whoever asks says; where nothing
+// is said, as by one of the version before, that is MostEarly.
+func ParseEarly(said string) (time.Duration, error) {
+	if said == "" {
+		return MostEarly, nil
+	}
+	d, err := time.ParseDuration(said)
+	if err != nil || d < 0 || d > MostEarly {
+		return 0, fmt.Errorf("%.64q: want a duration, %s at most", said, MostEarly)
+	}
+	return d, nil
+}
 
 // StopOrder is who was stopped before whom. ECS stops the container that asks the agent, when that has
 // ended the application, and when that has ended the agent's own: only then does its stop_timeout begin.

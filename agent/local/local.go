@@ -28,6 +28,15 @@ import (
 	"signet.example/internal/watched"
 )
 
+// What an agent has unless its file says otherwise: SocketDir is the folder of its sockets,
+// DataDir that of its host key where it is root or in a task, StopTimeout what it has to end in a
+// task, as ECS has it.
+const (
+	SocketDir   = "/run/signet"
+	DataDir     = "/var/lib/signet-agent"
+	StopTimeout = 30 * time.Second
+)
+
 // ReadyPath is where the agent reports whether its proxies serve, at the address of its metrics.
 const ReadyPath = "/readyz"
 

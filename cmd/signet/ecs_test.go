@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"signet.example/agent"
 	"signet.example/ecs"
 	"signet.example/internal/manifest"
+	"signet.example/proxy"
 )
 
 // convertible is the root certificate of a trust domain, and definitions to convert.
@@ -74,6 +77,25 @@ func TestTheAgentTakesTheEnvironmentThatIsWritten(t *testing.T) {
 		if cfg.Server != "mesh.internal:8443" || cfg.Join.Given() != "aws_task" || len(cfg.Proxies) != 1 || cfg.Proxies[0].Mesh != "shop" {
 			t.Errorf("%s: the agent reads %+v", name, cfg)
 		}
+	}
+}
+
+// What convert says of the agent is what the agent and its image have.
+func TestConvertAndTheAgentAgreeOnItsImageAndItsEnd(t *testing.T) {
+	cfg := agent.DefaultConfig()
+	cfg.Mode, cfg.Server, cfg.Proxies = agent.ModeTask, "mesh.internal:8443", []agent.Proxy{{Mesh: "shop", VirtualNode: "web"}}
+	for stop, want := range map[int]bool{ecs.LeastStop: true, ecs.LeastStop - 1: false} {
+		cfg.StopTimeout = time.Duration(stop) * time.Second
+		if err := cfg.Validate(); (err == nil) != want {
+			t.Errorf("stop_timeout %d s: %v", stop, err)
+		}
+	}
+	image, err := os.ReadFile("../../image/image.go") // another module
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("name: \"signet-agent\", uid: %d,", proxy.DefaultUID); !strings.Contains(string(image), want) {
+		t.Errorf("the image has not %s", want)
 	}
 }
 

@@ -23,7 +23,7 @@ As health check of a container give it a second less than the check's own timeou
   signet agent health --wait 4s   # ECS: "healthCheck": {"command": ["CMD", "signet", "agent", "health", "--wait", "4s"], "interval": 5, "timeout": 5}`,
 		Args: noArgs,
 	}
-	sockets := c.Flags().String("socket-dir", "/run/signet", "folder of the agent's sockets")
+	sockets := c.Flags().String("socket-dir", local.SocketDir, "folder of the agent's sockets")
 	wait := c.Flags().Duration("wait", 10*time.Second, "how long to wait for it")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx, cancel := context.WithTimeout(c.Context(), *wait)

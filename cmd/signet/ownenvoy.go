@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/local"
 	"signet.example/proxy"
 )
 
@@ -38,7 +39,7 @@ a Binding that the process fits makes it the proxy (docs/ENVOY.md).`,
 	c.Flags().StringVar(&where.Egress, "egress", "", "where the application sends its own calls: ADDRESS:PORT or unix:/path (default port 15001 of --bind where that is a loopback address, else of 127.0.0.1)")
 	c.Flags().StringVar(&where.EgressMode, "egress-mode", "", `mode of a socket of --egress: 0660 or 0600 (default 0660)`)
 	admin := c.Flags().String("admin", "", "path of the Unix socket of its admin interface")
-	sockets := c.Flags().String("socket-dir", "/run/signet", "folder of the agent's sockets")
+	sockets := c.Flags().String("socket-dir", local.SocketDir, "folder of the agent's sockets")
 	for _, flag := range []string{"bind", "admin"} {
 		_ = c.MarkFlagRequired(flag) // fails only for an undefined flag
 	}

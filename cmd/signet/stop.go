@@ -26,7 +26,7 @@ that depends on the application it is stopped before the application is (docs/TA
   signet agent stop --on-term   # as a container's command`,
 		Args: noArgs,
 	}
-	sockets := c.Flags().String("socket-dir", "/run/signet", "folder of the agent's sockets")
+	sockets := c.Flags().String("socket-dir", local.SocketDir, "folder of the agent's sockets")
 	onTerm := c.Flags().Bool("on-term", false, "wait for SIGTERM, then tell it")
 	application := c.Flags().Duration("application", envoy.MostEarly, "how long the application may go on, 2m30s at most")
 	wait := c.Flags().Duration("wait", 25*time.Second, "how long to wait for the callers")
