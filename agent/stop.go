@@ -40,7 +40,7 @@ func (a *agent) serveStop(ctx context.Context, l net.Listener, stop context.Canc
 		a.order.Ask(application)
 		stop(errStopAsked)
 		w.WriteHeader(http.StatusAccepted)
-		_, _ = fmt.Fprintln(w, application+a.cfg.outlive()) // whoever has left does not wait for it
+		_, _ = fmt.Fprintln(w, application+a.cfg.outlive()) //nolint:gosec // a duration; whoever has left does not wait for it
 	})
 	mux.HandleFunc("GET /", health(a.left).serve)
 	return scrape.Serve(ctx, l, mux, a.log)

@@ -322,7 +322,7 @@ func TestWhatCannotBeConvertedIsRefusedByName(t *testing.T) {
 		"containerDefinitions[envoy].entryPoint: a program of yours starts Envoy": in(edge, `"essential"`, `"entryPoint": ["/start.sh"], "essential"`),
 		"containerDefinitions[envoy].readonlyRootFilesystem: the agent writes":    in(edge, `"essential"`, `"readonlyRootFilesystem": true, "essential"`),
 		"containerDefinitions[envoy].environment: no variable says":               in(edge, "APPMESH_RESOURCE_ARN", "OTHER"),
-		"virtualRouter is not served, virtualNode and virtualGateway are":                                    in(edge, "virtualGateway/", "virtualRouter/"),
+		"virtualRouter is not served, virtualNode and virtualGateway are":         in(edge, "virtualGateway/", "virtualRouter/"),
 		"containerDefinitions[app].environment: has HTTP_PROXY already":           in(orders, `"PORT"`, `"HTTP_PROXY"`),
 		`volumes: has a volume "signet"`:                                          in(orders, `"tags"`, `"volumes": [{"name": "signet"}], "tags"`),
 		"has SIGNET_SERVER: it is converted already":                              in(edge, "ENVOY_LOG_LEVEL", "SIGNET_SERVER"),
