@@ -15,6 +15,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/agent/dns"
 	"signet.example/agent/join"
 	"signet.example/agent/local"
 	"signet.example/agent/tlsfiles"
@@ -83,6 +84,8 @@ type Config struct {
 	// AppMesh is where an Envoy is that App Mesh's own agent starts: its bootstrap does not say.
 	AppMesh proxy.Where `yaml:"app_mesh"`
 
+	// DNS is the agent's name server. Default: none.
+	DNS dns.Config `yaml:"dns"`
 	// LogLevel is debug, info, warn or error; the flag and the environment win.
 	LogLevel string `yaml:"log_level"`
 
@@ -231,6 +234,9 @@ func (c Config) Validate() error {
 		refuse("app_mesh", "%v", err)
 	}
 	c.validateJoin(refuse, lacks)
+	if field, err := c.DNS.Validate(); err != nil {
+		refuse("dns."+field, "%v", err)
+	}
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/agent/dns"
 	"signet.example/agent/join"
 	"signet.example/agent/wayout"
 	"signet.example/api"
@@ -31,6 +32,7 @@ type host struct {
 	data    *join.Dir
 	sockets *sockets
 	metrics net.Listener
+	names   *dns.Server // nil where it is no name server
 	// stop is where a task is told to stop; nil on a host.
 	stop net.Listener
 	// applications are who was remembered to stand behind the proxies.
@@ -65,6 +67,9 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	}
 	if h.metrics, err = listenMetrics(ctx, cfg); err != nil {
 		errs = append(errs, err)
+	}
+	if h.names, err = dns.Listen(ctx, cfg.DNS); err != nil {
+		errs = append(errs, fmt.Errorf("dns: %w", err))
 	}
 	if h.stop, err = listenStop(ctx, cfg); err != nil {
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
@@ -122,6 +127,9 @@ func (h *host) close() {
 	}
 	if h.metrics != nil {
 		_ = h.metrics.Close() // closed already where it was served
+	}
+	if h.names != nil {
+		_ = h.names.Close() // likewise
 	}
 	if h.stop != nil {
 		_ = h.stop.Close() // likewise

@@ -244,6 +244,9 @@ func (a *agent) run(ctx context.Context) error {
 		where.Metrics = l.Addr().String()
 		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.ready, a.log) })
 	}
+	if names := a.host.names; names != nil {
+		g.Go(func() error { names.Run(under, a.relay.ServiceAddress, a.log); return nil })
+	}
 	if l := a.host.stop; l != nil {
 		g.Go(func() error { return a.serveStop(under, l, shutOut) })
 	}

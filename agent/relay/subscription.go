@@ -43,8 +43,9 @@ type subscriptionKey struct {
 type routing struct {
 	set      *ads.Set
 	revision string
-	version  string   // of the View resource that closed it
-	files    []string // the names of secrets that are made of files of this host
+	version  string            // of the View resource that closed it
+	files    []string          // the names of secrets that are made of files of this host
+	services map[string]string // their addresses, by their names in lower case
 }
 
 // subscription follows one virtual node's view and releases its sets, each when the authz
@@ -84,7 +85,7 @@ func (l *subscription) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 					l.log.ErrorContext(ctx, "view not readable", slog.String("node", l.nodeID()), slog.Any("err", err))
 					return
 				}
-				l.pending.Set(&routing{set: set, revision: v.GetPolicyRevision(), version: view.Version, files: v.GetTlsFiles()})
+				l.pending.Set(&routing{set: set, revision: v.GetPolicyRevision(), version: view.Version, files: v.GetTlsFiles(), services: v.GetAddresses()})
 			},
 			Pool: l.pool,
 			Log:  l.log,

@@ -81,6 +81,7 @@ var imports = map[string][]string{
 	"agent/local":       {"internal"},
 	"agent/svids":       {"identity", "internal"},
 	"agent/answered":    {"api", "internal"},
+	"agent/dns":         {},
 	"agent/tlsfiles":    {"ads", "sds", "internal", "proxy"},
 	"agent/resources":   {"identity", "ads", "api", "attestation", "agent/svids", "internal", "proxy"},
 	"agent/envoy":       {"identity", "api", "agent/svids", "internal", "proxy"},
@@ -90,7 +91,7 @@ var imports = map[string][]string{
 	"agent/wayout":      {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {

@@ -152,3 +152,49 @@ func TestAnApplicationFindsItsBackendsAtTheirOwnAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Without records in any zone: the agent is the application's name server.
+func TestAnApplicationFindsItsBackendsByTheAgentsNameServer(t *testing.T) {
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.LocalAddr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := addressed(t, "dns: {listen: "+at+", upstreams: [\"127.0.0.1:9\"]}\n")
+	startSpeaker(t, w.Nodes["store"].App)
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, at)
+	}}
+	dialer := &net.Dialer{Resolver: resolver, Timeout: 5 * time.Second}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
+	w.Await("web calls orders by its name", 30*time.Second, func() error {
+		a, err := meshtest.Do(t, client, http.MethodGet, fmt.Sprintf("http://%s:%d/cart", meshtest.HostOf("orders"), meshtest.AppPort))
+		if err == nil && (a.Status != http.StatusOK || a.Seen.Caller() != "spiffe://test.example/test/web") {
+			err = fmt.Errorf("%d as %q", a.Status, a.Seen.Caller())
+		}
+		return err
+	})
+	w.Await("web speaks to the store by its name", 30*time.Second, func() error {
+		c, err := dialer.DialContext(t.Context(), "tcp", fmt.Sprintf("%s:%d", meshtest.HostOf("store"), storePort))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }() // answered
+		got, err := exchange(c, "store", len("hello store"))
+		if err == nil && got != "hello store" {
+			err = fmt.Errorf("it answered %q", got)
+		}
+		return err
+	})
+	for host, want := range addressesOf(t, w) {
+		if got, err := resolver.LookupHost(t.Context(), host); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %v, %v, want %s", host, got, err, want)
+		}
+	}
+	if got, err := resolver.LookupHost(t.Context(), "else.example."); err == nil {
+		t.Errorf("what no name server knows: %v", got)
+	}
+}
