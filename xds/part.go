@@ -8,7 +8,7 @@ import (
 // part is a configuration of an extension that many views have in common. It is a value of all that
 // it is made of, so that equal ones are made once and remembered.
 type part interface {
-	// message makes it, by a builder that knows of no node, no proxy and no listener: nothing gets
+	// message makes it, by a builder that has no node, no proxy and no listener: nothing gets
 	// into a part that does not tell it from others.
 	message(only *builder) proto.Message
 }
