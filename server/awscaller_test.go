@@ -118,9 +118,21 @@ func TestATaskIsToTryAgainWhereSTSDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// While STS takes its time others are verified: with two processors one at a time is.
+// While STS takes its time others are verified: with two processors one at a time is. It has four
+// seconds, in which a slow host may not come to the other one.
 func TestWhoWaitsForSTSKeepsNobodyElseWaiting(t *testing.T) {
 	r, aws := newCallers(t)
+	const tries = 3
+	for n := 1; !r.servesWhileSTSWaits(aws); n++ {
+		if n == tries {
+			t.Fatalf("a stranger at the same address waited as long as STS, %d times", tries)
+		}
+	}
+}
+
+// servesWhileSTSWaits reports whether a stranger is answered before a task is about which STS is asked.
+func (r *rig) servesWhileSTSWaits(aws *parts.STS) bool {
+	r.t.Helper()
 	asked, answer := make(chan struct{}), make(chan struct{})
 	aws.Answer(func(http.ResponseWriter, *http.Request) {
 		close(asked)
@@ -133,14 +145,12 @@ func TestWhoWaitsForSTSKeepsNobodyElseWaiting(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- h.send(l, req) }()
 	<-asked
-	wantCode(t, newHost(r).attest(""), codes.Unauthenticated) // of a stranger at the same address
-	select {
-	case err := <-done:
-		t.Errorf("it was not waited for: %v", err)
-	default:
-	}
+	err := newHost(r).attest("")
+	waits := len(done) == 0
 	close(answer)
-	wantCode(t, <-done, codes.Unavailable)
+	wantCode(r.t, err, codes.Unauthenticated)
+	wantCode(r.t, <-done, codes.Unavailable)
+	return waits
 }
 
 func TestAServerThatAsksNoSTSSaysSo(t *testing.T) {
