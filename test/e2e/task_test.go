@@ -201,15 +201,18 @@ func below(t *testing.T, pid int) []int {
 	return all
 }
 
-// memory is what the processes of the task have in memory, in MiB, shared pages once: their own,
-// and those of their programs' files, which the kernel drops where memory is short.
+// memory is what the processes of the task have in memory, in MiB: their own, and the pages of each
+// of their programs' files that the one has which has most of it, as if no other task had any.
 func (k *task) memory() (own, files int) {
 	k.t.Helper()
+	most := map[string]int{}
 	for _, pid := range below(k.t, k.first()) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
+		program, err2 := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err := errors.Join(err, err2); err != nil {
 			k.t.Fatal(err)
 		}
+		ofFiles := 0
 		for line := range strings.Lines(string(text)) {
 			f := strings.Fields(line)
 			if len(f) != 3 {
@@ -218,10 +221,16 @@ func (k *task) memory() (own, files int) {
 			switch n, _ := strconv.Atoi(f[1]); f[0] {
 			case "Pss_Anon:", "Pss_Shmem:":
 				own += n
-			case "Pss_File:":
-				files += n
+			case "Rss:":
+				ofFiles += n
+			case "Anonymous:":
+				ofFiles -= n
 			}
 		}
+		most[program] = max(most[program], ofFiles)
+	}
+	for _, n := range most {
+		files += n
 	}
 	return own >> 10, files >> 10
 }
