@@ -19,6 +19,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,14 +29,17 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
+// Each is made when it is first asked: most processes ask neither, and all of them start.
 var (
-	regionRE = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
-	roleRE   = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
+	regionForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`) })
+	roleForm   = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
+	})
 )
 
 // CheckRegion accepts the name of a region.
 func CheckRegion(s string) error {
-	if !regionRE.MatchString(s) {
+	if !regionForm().MatchString(s) {
 		return fmt.Errorf("%q is not the name of a region, such as eu-west-1", s)
 	}
 	return nil
@@ -90,7 +94,7 @@ func CheckRoles(account string, roles []string) error {
 
 // CheckRole accepts the ARN of a role.
 func CheckRole(s string) error {
-	if !roleRE.MatchString(s) {
+	if !roleForm().MatchString(s) {
 		return fmt.Errorf("%q is not the ARN of a role, such as arn:aws:iam::123456789012:role/web", s)
 	}
 	return nil

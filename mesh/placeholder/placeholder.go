@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -73,19 +74,24 @@ const (
 	markEnd   = '\ue001'
 )
 
-var (
+// patterns are made when the first text is read: compiled, they are the largest part of what a
+// command does before its own work, and few commands read any.
+var patterns = sync.OnceValue(func() (p struct{ braced, inYAML, unbraced, actions, mark *regexp.Regexp }) {
 	// Names as shells have them; of templates' those with a path, as .Values.port.
-	braced   = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}(?:\|[^{}\n]{0,200})?-?\}\}`)
-	inYAML   = regexp.MustCompile(braced.String() + `|\$([A-Z][A-Z0-9_]{0,127})\b`)
-	unbraced = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]{0,127})`)
-	actions  = regexp.MustCompile(`\{\{-?[ \t]{0,16}(?:if|else|end|range|with|define|block|template|include)\b`)
-	mark     = regexp.MustCompile(string(markStart) + `([0-9]{1,6})` + string(markEnd))
-	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
-)
+	const braced = `\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}(?:\|[^{}\n]{0,200})?-?\}\}`
+	p.braced = regexp.MustCompile(braced)
+	p.inYAML = regexp.MustCompile(braced + `|\$([A-Z][A-Z0-9_]{0,127})\b`)
+	p.unbraced = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]{0,127})`)
+	p.actions = regexp.MustCompile(`\{\{-?[ \t]{0,16}(?:if|else|end|range|with|define|block|template|include)\b`)
+	p.mark = regexp.MustCompile(string(markStart) + `([0-9]{1,6})` + string(markEnd))
+	return p
+})
+
+var name = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`) })
 
 // CheckName returns what is wrong with the name of a value.
 func CheckName(s string) error {
-	if !name.MatchString(s) {
+	if !name().MatchString(s) {
 		return fmt.Errorf("%q is not a placeholder's name: letters, digits, _, hyphens and dots, as in ${MESH_NAME} or {{ .Values.port }}", s)
 	}
 	return nil
@@ -114,7 +120,7 @@ func Fill(text string, form Form, values map[string]string) (*Filled, error) {
 	if strings.ContainsFunc(text, isMark) {
 		return nil, errMarks
 	}
-	f := &Filled{source: text, Actions: actions.MatchString(text)}
+	f := &Filled{source: text, Actions: patterns().actions.MatchString(text)}
 	var b strings.Builder
 	last, seen := 0, map[string]bool{}
 	for _, p := range find(text, form, values) {
@@ -177,9 +183,9 @@ func quote(s string) string {
 // find lists the placeholders of a text in their order.
 func find(text string, form Form, values map[string]string) []found {
 	list := words(text, values)
-	inText := braced
+	inText := patterns().braced
 	if form == YAML {
-		inText = inYAML
+		inText = patterns().inYAML
 	}
 	for _, m := range inText.FindAllStringSubmatchIndex(text, maxUses+1) {
 		p := found{from: m[0], to: m[1]}
@@ -244,7 +250,7 @@ func inJSON(text string, list []found) []found {
 		case c == '"':
 			inString = !inString
 		case c == '$' && !inString:
-			if m := unbraced.FindStringSubmatch(text[i:]); m != nil {
+			if m := patterns().unbraced.FindStringSubmatch(text[i:]); m != nil {
 				out = append(out, found{name: m[1], from: i, to: i + len(m[0])})
 				i += len(m[0]) - 1
 			}
@@ -259,7 +265,7 @@ func (f *Filled) Written(s string) (written string, unfilled []string) {
 	if len(f.Unfilled) == 0 || !strings.ContainsRune(s, markStart) {
 		return s, nil
 	}
-	written = mark.ReplaceAllStringFunc(s, func(m string) string {
+	written = patterns().mark.ReplaceAllStringFunc(s, func(m string) string {
 		n, err := strconv.Atoi(strings.Trim(m, string(markStart)+string(markEnd)))
 		if err != nil || n >= len(f.Unfilled) {
 			return m
