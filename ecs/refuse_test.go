@@ -147,3 +147,18 @@ func TestAGatewayIsKnownByTheTextOfItsFunction(t *testing.T) {
 		}
 	}
 }
+
+// What is not led through the proxy by a variable has another way, which the note says in words to paste.
+func TestWhoObeysNoVariableIsToldOfTheAddressesOfServices(t *testing.T) {
+	for way, want := range map[ecs.WayOut]bool{ecs.ByVariable: true, "none": false} {
+		o := options(t)
+		o.WayOut = way
+		r, err := ecs.Convert("x.json", file(t, "orders.json"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if notes := strings.Join(r.Notes, "\n"); strings.Contains(notes, "SIGNET_PROXY_SERVICE_ADDRESSES=true") != want {
+			t.Errorf("%s: %s", way, notes)
+		}
+	}
+}

@@ -329,7 +329,7 @@ func (t *task) convertApplication(c *value) {
 	if asks := t.of(t.of(c, "healthCheck"), "command"); asks != nil && strings.Contains(t.d.text[asks.start:asks.end], "wget") {
 		t.note("%s asks by wget, and BusyBox's obeys http_proxy and no no_proxy: what it asks of localhost goes to the proxy, and is 404. Write `wget -Y off …` there, which BusyBox's has, or `wget --no-proxy …` for GNU's", t.container(c, "healthCheck"))
 	}
-	t.note("%s calls through its proxy where its client obeys http_proxy (curl, Go, Python, Ruby; not Java, and Node only if told to); https and tcp go out by themselves. Services that the mesh does not declare are 404 there: add their names to no_proxy", t.container(c))
+	t.note("%s calls through its proxy where its client obeys http_proxy (curl, Go, Python, Ruby; not Java, and Node only if told to); https and tcp go out by themselves. What obeys none, as clients of databases, finds services of the mesh at their own addresses: MeshOptions with serviceAddresses, SIGNET_PROXY_SERVICE_ADDRESSES=true at the proxy, and A records with the addresses that `signet get virtualservices -o wide` shows. Services that the mesh does not declare are 404 by http_proxy: add their names to no_proxy", t.container(c))
 }
 
 // addStop adds the container that is stopped first: the application's callers are sent elsewhere before it is told to stop.
