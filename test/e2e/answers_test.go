@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ func awkward() meshtest.App {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // the request as a whole
 		switch r.URL.Path {
-		case "/slow", "/slow-try":
+		case "/slow", "/slow-try", "/idle":
 			select {
 			case <-time.After(3 * time.Second):
 			case <-r.Context().Done():
@@ -78,6 +79,11 @@ spec:
         match: {prefix: /slow}
         action: {weightedTargets: [{virtualNodeRef: {name: back}, weight: 1}]}
         timeout: {perRequest: {unit: ms, value: 200}}
+    - name: idle
+      httpRoute:
+        match: {prefix: /idle}
+        action: {weightedTargets: [{virtualNodeRef: {name: back}, weight: 1}]}
+        timeout: {idle: {unit: ms, value: 200}}
 `
 
 func routesTo(paths ...string) string {
@@ -153,6 +159,7 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 		{"not-http", "test/web", "test/back", get(back + "/garbage")},
 		{"cut-off", "test/web", "test/back", get(back + "/cut")},
 		{"timeout", "test/web", "test/back", get(back + "/slow")},
+		{"idle-timeout", "test/web", "test/back", get(back + "/idle")},
 		{"try-timeout", "test/web", "test/back", get(back + "/slow-try")},
 		{"pool-full", "test/web", "test/narrow", func() {
 			done := make(chan struct{})
@@ -180,6 +187,14 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 			}
 			t.Log(err)
 		}},
+		{"tls-mismatch", "127.0.0.1", "test/strict", func() {
+			_, err := tls.Dial("tcp", inbound("strict"), &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true}) //nolint:gosec // what is tested
+			t.Log(err)
+		}},
+		{"refused-by-caller", "127.0.0.1", "test/strict", func() {
+			_, err := tls.Dial("tcp", inbound("strict"), &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "shop.example", RootCAs: x509.NewCertPool()}) // who trusts nobody
+			t.Log(err)
+		}},
 		{"plaintext-refused", "127.0.0.1", "test/strict", func() { write("tcp", inbound("strict"), "GET / HTTP/1.1\r\n"+host+end) }},
 		{"application-down", "test/web", "test/store", func() { write("tcp", wayTo(t, w, "web"), "hello") }},
 		{"undecided", "test/web", "test/back", func() {
@@ -190,6 +205,15 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 			get(back + "/undecided")()
 			_ = syscall.Kill(authz, syscall.SIGCONT) // it may have been replaced
 		}},
+	}
+	made := map[string]bool{}
+	for _, k := range kinds {
+		made[k.kind] = true
+	}
+	for _, k := range answers.All() {
+		if made[k.Name] == (notMade[k.Name] != "") {
+			t.Errorf("%s is either brought about here or says why not", k.Name)
+		}
 	}
 	for _, k := range kinds {
 		before := time.Now()
@@ -211,6 +235,38 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 			t.Errorf("%s by its id: exit %d\n%s", k.kind, code, text)
 		}
 	}
+}
+
+// notMade are the kinds that this test does not bring about, by what that takes.
+var notMade = map[string]string{
+	"large-body":               "no listener of ours bounds a body",
+	"slow-headers":             "headers that do not end in time",
+	"no-gateway-route":         "a gateway, which this mesh has not",
+	"no-target":                "a route without a share or a listener, which takes another mesh",
+	"token-key":                "a load balancer's key that cannot be fetched",
+	"invalid-decision":         "a policy that is refused where it is compiled, in most forms",
+	"not-the-application":      "another user of the host, so root: TestOnlyTheApplicationCallsOutWithTheProxysIdentity",
+	"caller-expired":           "a certificate of the mesh's own root whose hour is over",
+	"caller-name":              "a member of the mesh that a listener of tcp does not take",
+	"slow-handshake":           "a caller that stops within its handshake, for 10 s; who says nothing at all is closed before, and no line tells of it",
+	"not-an-svid":              "a certificate of the mesh's own root that is no SVID, which its signer does not make",
+	"callee-name":              "another member of the mesh at the callee's address",
+	"callee-expired":           "as caller-expired",
+	"callee-unknown-authority": "a stranger at the callee's address",
+	"callee-refuses-caller":    "a callee that takes others than its caller",
+	"callee-without-tls":       "a callee in plaintext whose caller asks for TLS",
+	"callee-tls":               "a callee that speaks no TLS that its caller has",
+	"unhealthy-application":    "an application without an address, which an agent's file always gives",
+	"connect-timeout":          "an address whose packets are dropped, which takes a namespace",
+	"unreachable":              "a callee whose proxy is gone and not yet taken from its callers",
+	"refused-stream":           "an application of HTTP/2 that takes no more streams",
+	"callee-reset":             "a callee's Envoy that is killed within a request",
+	"too-long":                 "a stream as old as half a certificate's life",
+	"overloaded":               "an Envoy without memory",
+	"banned":                   "a banned host, which ends this mesh",
+	"no-policy":                "a mesh without a policy",
+	"caller-certificate":       "as not-an-svid",
+	"other":                    "no sign fits it: what is made on purpose has one",
 }
 
 type foundAnswer struct {
