@@ -17,8 +17,8 @@
 //
 // # Concurrency
 //
-// Server.Check runs in as many goroutines as gRPC starts, up to
-// Options.MaxConcurrent. What it decides by is one immutable value behind an
+// Server.Check runs in as many goroutines as gRPC starts, of which
+// Options.MaxConcurrent decide at a time. What it decides by is one immutable value behind an
 // atomic pointer that Configure swaps; a request is judged by one such value
 // from beginning to end. The package starts no goroutine.
 package authz

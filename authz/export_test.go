@@ -75,3 +75,13 @@ func Presented(s *Server, q *authv3.CheckRequest) (spiffeid.ID, error) {
 	}
 	return s.peers.verified(q, takeChain(headers))
 }
+
+// Waiting is how many checks wait for their turn.
+func (s *Server) Waiting() (n int) {
+	s.turns.mu.Lock()
+	defer s.turns.mu.Unlock()
+	for _, l := range s.turns.lines {
+		n += l.waiting.Len()
+	}
+	return n
+}

@@ -29,7 +29,7 @@ type Options struct {
 	// Record is called with each decision, from the goroutine that made it,
 	// before the answer is sent; it must not block.
 	Record func(Record)
-	// MaxConcurrent checks at a time; one more is denied as unavailable. 0: 256.
+	// MaxConcurrent checks at a time; one more waits. 0: 256.
 	MaxConcurrent int
 	// Clock is time.Now if nil. Tokens are judged by it and policies see it.
 	Clock func() time.Time
@@ -45,6 +45,8 @@ type Options struct {
 
 // Evaluation is that of one destination's policy under one revision.
 type Evaluation struct{ Destination, Revision string }
+
+var errGaveUp = errors.New("the proxy gave up waiting")
 
 // Config is everything that decisions are made by; it is replaced as a whole.
 type Config struct {
@@ -71,7 +73,7 @@ type Issuer = jwt.Issuer
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
 	opts  Options
-	slots chan struct{}
+	turns *turns
 	peers peers
 
 	alone chan struct{} // held while a suspect evaluation is made
@@ -114,7 +116,7 @@ func New(opts Options) *Server {
 	if opts.WantKey == nil {
 		opts.WantKey = func(jwt.UnknownKeyError) {}
 	}
-	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent), alone: make(chan struct{}, 1), keys: newWantedKeys()}
+	return &Server{opts: opts, turns: newTurns(opts.MaxConcurrent), alone: make(chan struct{}, 1), keys: newWantedKeys()}
 }
 
 // Configure swaps what decisions are made by. Checks under way end with what
@@ -179,16 +181,9 @@ func (s *Server) report(r Record) {
 	s.opts.Record(r)
 }
 
-// guarded decides within the limit of checks at a time, and turns a panic into
+// guarded decides when its turn has come, for as long as the proxy waits, and turns a panic into
 // a denial.
 func (s *Server) guarded(ctx context.Context, req *authv3.CheckRequest, a *answer) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		a.deny(CauseUnavailable, fmt.Sprintf("more than %d decisions at a time", cap(s.slots)))
-		return
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			// What panicked may quote the request; its type does not.
@@ -196,6 +191,16 @@ func (s *Server) guarded(ctx context.Context, req *authv3.CheckRequest, a *answe
 			a.deny(CauseError, "internal error while deciding")
 		}
 	}()
+	caller, _ := CallerFromContext(ctx)
+	if err := s.turns.enter(ctx, caller.Destination.String(), req); err != nil {
+		if !errors.Is(err, errTooManyWait) {
+			err = errGaveUp
+		}
+		a.caller(caller)
+		a.deny(CauseUnavailable, err.Error())
+		return
+	}
+	defer s.turns.leave()
 	s.decide(ctx, req, a)
 }
 
@@ -268,7 +273,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 		case s.alone <- struct{}{}:
 			defer func() { <-s.alone }()
 		case <-ctx.Done():
-			a.deny(CauseUnavailable, "the proxy gave up waiting")
+			a.deny(CauseUnavailable, errGaveUp.Error())
 			return
 		}
 	}
@@ -277,7 +282,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 	d, err := compiled.Evaluate(sandbox.Yielding(ctx, yield), in)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		a.deny(CauseUnavailable, "the proxy gave up waiting")
+		a.deny(CauseUnavailable, errGaveUp.Error())
 	case err != nil:
 		a.deny(CauseError, err.Error())
 	case !d.Allowed && len(rev.Modules) == 0:

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -413,27 +414,48 @@ func TestAPanickingRecorderChangesNoAnswer(t *testing.T) {
 	}
 }
 
-func TestOverloadIsUnavailable(t *testing.T) {
-	f := newFixture(t, func(o *authz.Options, _ *authz.Config) { o.MaxConcurrent = 1 })
-	hold, held, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	go func() {
-		defer close(done)
-		ctx := oddContext{asked(t.Context()), func() {
+// After a host stood still all that came meanwhile is asked at once.
+func TestACheckWaitsForItsTurnAsLongAsItsProxyWaits(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{})
+	f := newFixture(t, func(o *authz.Options, _ *authz.Config) {
+		var once sync.Once
+		o.MaxConcurrent = 1
+		o.Evaluating = func(authz.Evaluation) (yield, end func()) {
 			once.Do(func() { close(held) })
 			<-hold
-		}}
-		if _, err := f.Check(ctx, f.question("GET", "/orders/1", web)); err != nil {
+			return runtime.Gosched, func() {}
+		}
+	})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if _, err := f.Check(asked(t.Context()), f.question("GET", "/orders/1", web)); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	<-held
-	resp, r := f.ask(t, f.question("GET", "/orders/1", web))
-	if r.Cause != authz.CauseUnavailable || resp.GetDeniedResponse().GetStatus().GetCode() != 503 {
+	gaveUp, cancel := context.WithCancel(asked(t.Context()))
+	waits := func(ctx context.Context, code int32) {
+		n := f.Waiting()
+		asking.Go(func() {
+			if resp, err := f.Check(ctx, f.question("GET", "/orders/1", web)); err != nil || int32(resp.GetDeniedResponse().GetStatus().GetCode()) != code {
+				t.Errorf("want %d, got %v, %v", code, resp, err)
+			}
+		})
+		for f.Waiting() == n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	waits(asked(t.Context()), 0)
+	waits(gaveUp, 503)
+	cancel()
+	for f.Waiting() > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	if r := f.last(); r.Cause != authz.CauseUnavailable || r.Destination == "" || !strings.Contains(r.Message, "gave up") {
 		t.Errorf("%+v", r)
 	}
 	close(hold)
-	<-done
+	asking.Wait()
 	if _, r := f.ask(t, f.question("GET", "/orders/1", web)); !r.Allowed {
 		t.Errorf("after the overload: %+v", r)
 	}

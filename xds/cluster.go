@@ -11,12 +11,10 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
-const (
-	connectTimeout      = time.Second // AM-clusters
-	authzConnectTimeout = 250 * time.Millisecond
-)
+const connectTimeout = time.Second // AM-clusters
 
 // egressCluster is what one cluster was made from: two services that reach the
 // same listener share its cluster if they call it in the same way.
@@ -129,7 +127,7 @@ func (b *builder) agentCluster(name, socket string, breakers *clusterv3.CircuitB
 	return &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:                duration(authzConnectTimeout),
+		ConnectTimeout:                duration(proxy.AnswerWithin),
 		CircuitBreakers:               breakers,
 		LoadAssignment:                fixed(name, pipe(socket, 0)),
 		TypedExtensionProtocolOptions: b.options(asking{streams}),

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // Connections that are asked about, and carried as bytes. Left to itself Envoy connects
@@ -61,7 +62,7 @@ type weighted struct {
 
 // inboundConnections are the filters of an inbound listener behind TLS: ask, and carry.
 func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c callers) []*listenerv3.Filter {
-	ask := connectionAuthz("authz", authzCluster, authzTimeout)
+	ask := connectionAuthz("authz", authzCluster)
 	// The agent looks at what Envoy does not of the caller's certificate (020).
 	ask.IncludePeerCertificate = !c.foreign()
 	ask.GetGrpcService().InitialMetadata = c.metadata()
@@ -73,13 +74,13 @@ func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c calle
 }
 
 // connectionAuthz asks once for a connection, and closes it whenever there is no answer.
-func connectionAuthz(statPrefix, cluster string, within time.Duration) *connauthzv3.ExtAuthz {
+func connectionAuthz(statPrefix, cluster string) *connauthzv3.ExtAuthz {
 	return &connauthzv3.ExtAuthz{
 		StatPrefix:          statPrefix,
 		TransportApiVersion: corev3.ApiVersion_V3,
 		GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}},
-			Timeout:         duration(within),
+			Timeout:         duration(proxy.AnswerWithin),
 		},
 		FailureModeAllow: false, // stated: the one field that must never change
 	}

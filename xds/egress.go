@@ -72,15 +72,9 @@ func (b *builder) outbound(e proxy.Egress, to *listenerv3.Filter) *listenerv3.Li
 	return l
 }
 
-const (
-	// wayoutTimeout is how long the agent may take to find who calls. It takes less than a
-	// millisecond, but on a host without a processor to spare Envoy's own loop may come to
-	// the answer late; a connection without one is closed (docs/decisions/057).
-	wayoutTimeout = 5 * time.Second
-	// firstByteTimeout is how long a connection may say nothing before it is closed, where
-	// strangers can connect. In HTTP it is the client that speaks first.
-	firstByteTimeout = 2 * time.Second
-)
+// firstByteTimeout is how long a connection may say nothing before it is closed, where
+// strangers can connect. In HTTP it is the client that speaks first.
+const firstByteTimeout = 2 * time.Second
 
 // onlyTheApplication asks the agent for each new connection whose it is, before
 // a byte of it is read as HTTP. Whoever may not call out sees the connection
@@ -92,7 +86,7 @@ func (b *builder) onlyTheApplication() *listenerv3.Filter {
 type wayout struct{}
 
 func (wayout) message(*builder) proto.Message {
-	return connectionAuthz("wayout", wayoutCluster, wayoutTimeout)
+	return connectionAuthz("wayout", wayoutCluster)
 }
 
 func (b *builder) virtualHosts() []encodedHost {

@@ -1,8 +1,6 @@
 package xds
 
 import (
-	"time"
-
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
@@ -29,9 +27,6 @@ const (
 	authzFilter        = "envoy.filters.http.ext_authz"
 	routerFilter       = "envoy.filters.http.router"
 )
-
-// authzTimeout is how long a decision may take before it is "unavailable".
-const authzTimeout = 500 * time.Millisecond
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
 // ambiguous, ask, take the caller's chain away, forward. A gateway repeats requests, as the
@@ -91,7 +86,7 @@ func (b *builder) extAuthz(c callers) *authzv3.ExtAuthz {
 		TransportApiVersion: corev3.ApiVersion_V3,
 		Services: &authzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: authzCluster}},
-			Timeout:         duration(authzTimeout),
+			Timeout:         duration(proxy.AnswerWithin),
 			InitialMetadata: b.questions(c),
 		}},
 		FailureModeAllow: false, // stated: the one field that must never change

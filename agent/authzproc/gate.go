@@ -18,12 +18,6 @@ import (
 	"signet.example/proxy"
 )
 
-const (
-	// authzWait bounds how long an accepted connection waits for the authz process
-	// to be there; a request does not wait longer (its timeout is 500 ms).
-	authzWait = time.Second
-)
-
 // Gate accepts ext_authz connections, attests who is at the other end, and
 // hands over those of a proxy that is bound here. It reads nothing from them.
 type Gate struct {
@@ -113,7 +107,7 @@ func (g *Gate) admit(ctx context.Context, c *net.UnixConn) error {
 		return fmt.Errorf("pid %d: %w", peer.PID(), err)
 	}
 	g.users.Know(peer.UID())
-	bounded, cancel := context.WithTimeout(ctx, authzWait)
+	bounded, cancel := context.WithTimeout(ctx, proxy.AnswerWithin) // no request on it waits longer
 	defer cancel()
 	over, err := g.over.Wait(bounded, func(o *handoverTo) bool { return o != nil })
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 const (
 	MaxTime   = 100 * time.Millisecond // of a processor, where its thread is its own: others may have them meanwhile
 	MaxSteps  = 100_000                // expressions evaluated
-	mostTimes = 4                      // as long by the clock: whoever asks has half a second
+	MostTimes = 40                     // as long by the clock, on a host whose processors others have: less than whoever asks waits
 	// How long an evaluation runs before others are let go on.
 	giveWay = 200 * time.Microsecond // of this process
 	giveCPU = 500 * time.Microsecond // of others, where it is slow
@@ -135,7 +135,7 @@ func (b *Budget) Cancelled() bool {
 	if took-b.gaveWay > giveWay {
 		took = b.yield(took)
 	}
-	b.over = b.left < 0 || took > b.time && (took > mostTimes*b.time || b.used(took) > b.time) || b.left%16 == 0 && b.gaveUp() != nil
+	b.over = b.left < 0 || took > b.time && (took > MostTimes*b.time || b.used(took) > b.time) || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
 }
 

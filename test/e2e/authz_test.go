@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -298,8 +299,19 @@ func TestAuthzThatFailsNeverAllows(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // the agent may have replaced it
-		for range 3 {
-			a := w.Get("front", host+"/orders")
+		var asking sync.WaitGroup
+		asked := make([]meshtest.Answer, 3)
+		for i := range asked {
+			asking.Go(func() { // each waits for as long as a proxy does
+				a, err := meshtest.Do(t, w.Client("front"), "GET", host+"/orders")
+				if err != nil {
+					t.Error(err)
+				}
+				asked[i] = a
+			})
+		}
+		asking.Wait()
+		for _, a := range asked {
 			if a.Status != 503 || a.Denied != "unavailable" {
 				t.Errorf("while authz hangs: %d %q %s", a.Status, a.Denied, a.Body)
 			}

@@ -65,13 +65,16 @@ func TestWebsocketsPassInAndOut(t *testing.T) {
 	}
 }
 
-// On a host without a processor to spare the word about a connection comes late; that is no
-// reason to close it (docs/decisions/057).
-func TestAConnectionOutWaitsForAnAnswerThatIsLate(t *testing.T) {
+// On a host without a processor to spare the word about a connection or a request comes late; that
+// is no reason to close it, or to deny (docs/decisions/097).
+func TestAnAnswerThatIsLateIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	in := startInbound(t, orders)
 	in.stub.late.Store(int64(1500 * time.Millisecond))
 	if r := raw(t, in.egress(), "GET http://plain.shop.internal/a HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n"); corpus.Status(r) != http.StatusOK {
-		t.Errorf("%d", corpus.Status(r))
+		t.Errorf("out: %d", corpus.Status(r))
+	}
+	if r := raw(t, in.addr, "GET /a HTTP/1.1\r\nHost: plain.shop.internal\r\nConnection: close\r\n\r\n"); corpus.Status(r) != http.StatusOK {
+		t.Errorf("in: %d", corpus.Status(r))
 	}
 }

@@ -37,7 +37,7 @@ type stub struct {
 	grpc   *grpc.Server
 	wg     sync.WaitGroup
 
-	late atomic.Int64 // how long an answer about a connection takes
+	late atomic.Int64 // how long an answer takes
 
 	mu   sync.Mutex
 	last *authv3.CheckRequest
@@ -68,9 +68,7 @@ func (s *stub) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.Che
 	s.last = req
 	s.told, _ = metadata.FromIncomingContext(ctx)
 	s.mu.Unlock()
-	if req.GetAttributes().GetRequest().GetHttp() == nil {
-		watched.Sleep(ctx, time.Duration(s.late.Load()))
-	}
+	watched.Sleep(ctx, time.Duration(s.late.Load()))
 	full := req.GetAttributes().GetRequest().GetHttp().GetPath()
 	path, _, _ := strings.Cut(full, "?")
 	if strings.HasPrefix(path, "/admin") {
