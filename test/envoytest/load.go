@@ -21,6 +21,7 @@ import (
 
 // Load is an open-loop load: requests start when they are due, however long
 // the ones before take, so that a stall shows as failures and not as a pause.
+// With CatchUp a stall shows as requests that are late.
 type Load struct {
 	// URL is what is asked for; Host, if set, is the Host header.
 	URL, Host string
@@ -49,6 +50,9 @@ type Load struct {
 	// is due beyond that is counted as Skipped: a generator that collapses
 	// under its own backlog tells nothing about the one it asks.
 	MaxInFlight int
+	// CatchUp has what is due beyond MaxInFlight wait until there is room, in the place of being
+	// skipped: the load falls behind where the host stands still, and makes up for it.
+	CatchUp bool
 	// Check, if set, says why an answer is a failure, or "". Unset: any status
 	// but 200 is.
 	Check func(status int, h http.Header, body string) string
@@ -80,6 +84,8 @@ type Report struct {
 	Sent, Failed int
 	// Skipped were due while MaxInFlight requests were under way.
 	Skipped int
+	// Behind is how many waited to be sent, at most at one time.
+	Behind int
 	// Reasons counts failures by what went wrong.
 	Reasons map[string]int
 	// Failures are each of them, in the order in which they ended.
@@ -130,7 +136,7 @@ func (l Load) client(single bool) *http.Client {
 	return &http.Client{Timeout: l.Timeout, Transport: by, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// pace starts each request when it is due.
+// pace starts each request when it is due, or when there is room for it.
 func (r *Run) pace(ctx context.Context) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -141,26 +147,38 @@ func (r *Run) pace(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			due := int(now.Sub(start).Seconds() * float64(r.load.Rate))
-			for ; n < due; n++ {
-				r.begin(ctx, n)
+			for n < due && r.begin(ctx, n) {
+				n++
 			}
+			r.behind(due - n)
 		}
 	}
 }
 
-// begin starts the n-th request, unless too many are under way.
-func (r *Run) begin(ctx context.Context, n int) {
-	if r.flight.Add(1) > int64(r.load.MaxInFlight) {
-		r.flight.Add(-1)
+// behind notes how many wait to be sent.
+func (r *Run) behind(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Behind = max(r.report.Behind, n)
+}
+
+// begin starts the n-th request, or skips it where too many are under way; false where it is to wait.
+func (r *Run) begin(ctx context.Context, n int) bool {
+	if r.flight.Load() >= int64(r.load.MaxInFlight) { // pace alone adds to it
+		if r.load.CatchUp {
+			return false
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.report.Skipped++
-		return
+		return true
 	}
+	r.flight.Add(1)
 	r.all.Go(func() {
 		defer r.flight.Add(-1)
 		r.request(ctx, n)
 	})
+	return true
 }
 
 // request sends the n-th request and notes how it went.
@@ -249,11 +267,11 @@ func (r *Run) Stop() Report {
 	return r.Report()
 }
 
-// Failed is how many requests have failed so far.
-func (r *Run) Failed() int {
+// Counts are how many requests have been answered, or have failed, so far, and how many of them failed.
+func (r *Run) Counts() (sent, failed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.report.Failed
+	return r.report.Sent, r.report.Failed
 }
 
 // Report is what the load has seen so far.
@@ -276,8 +294,8 @@ func (r Report) Quantile(q float64) time.Duration {
 
 // String is a line for a test's log.
 func (r Report) String() string {
-	s := fmt.Sprintf("%d requests, %d failed, %d skipped, p50 %v, p99 %v, max %v",
-		r.Sent, r.Failed, r.Skipped, r.Quantile(0.5), r.Quantile(0.99), r.Quantile(1))
+	s := fmt.Sprintf("%d requests, %d failed, %d skipped, at most %d behind, p50 %v, p99 %v, max %v",
+		r.Sent, r.Failed, r.Skipped, r.Behind, r.Quantile(0.5), r.Quantile(0.99), r.Quantile(1))
 	for _, why := range slices.Sorted(maps.Keys(r.Reasons)) {
 		s += fmt.Sprintf("\n  %5d x %s", r.Reasons[why], why)
 	}
