@@ -167,6 +167,10 @@ func (c *churn) change() string {
 	return "node removed"
 }
 
+// underWay is how many requests are at most: 1,000 a second of which 50 take 0.3 s have some 21 where one takes 6 ms.
+// With more, a host that has become slow gets slower, until connections end before what is on them.
+const underWay = 64
+
 // newConnections in a second are what the way out is asked about, beside those that the proxies
 // make anew: a share of the requests would be the more the more requests there are.
 const newConnections = 40
@@ -208,7 +212,7 @@ func TestAMeshThatChangesAllTheTimeFailsNoRequest(t *testing.T) {
 	})
 	load := envoytest.Load{
 		URL: shop, Rate: rate, NewConnections: float64(newConnections) / rate, Slow: 0.05, SlowFor: 300 * time.Millisecond,
-		Proxy: &url.URL{Scheme: "http", Host: w.Nodes["front"].EgressAddress()}, CatchUp: true, Check: reason,
+		Proxy: &url.URL{Scheme: "http", Host: w.Nodes["front"].EgressAddress()}, MaxInFlight: underWay, CatchUp: true, Check: reason,
 	}.Start(t.Context())
 	replica := newReplica(t, w, fmt.Sprintf("- {name: replica, mesh: test, virtual_node: shop-1, bind: %s, app: %s, concurrency: 1}\n", spare.Addresses[1], w.Nodes["shop-1"].App))
 	progress := func() float64 {
