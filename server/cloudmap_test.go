@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,13 +36,28 @@ type cloud struct {
 	t      *testing.T
 	url    string
 	client *servicediscovery.Client
-	id     string // of the service orders of shop.local
+	space  string // the id of shop.local
+	id     string // of the service orders there
 
-	down atomic.Bool // it answers 500 to the server
+	down   atomic.Bool // it answers 500 to the server
+	limits atomic.Pointer[limit]
 
-	mu     sync.Mutex
-	asked  map[string]int // by operation
-	signed []string       // what authorized the requests
+	mu      sync.Mutex
+	asked   map[string]int // by operation
+	signed  []string       // what authorized the requests
+	limited []time.Time    // when it was asked although it limits
+}
+
+// limit is how it answers whoever asks too often.
+type limit struct{ code, after string }
+
+func (l *limit) answer(w http.ResponseWriter) {
+	if l.after != "" {
+		w.Header().Set("Retry-After", l.after)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = w.Write([]byte(`{"__type": "` + l.code + `", "message": "Rate exceeded"}`)) // the client sees it or has failed
 }
 
 // startCloud serves one for the test, of which nobody else's credentials are good.
@@ -70,7 +86,15 @@ func startCloud(t *testing.T) *cloud {
 		c.mu.Lock()
 		c.asked[operation]++
 		c.signed = append(c.signed, r.Header.Get("Authorization"))
+		limited := c.limits.Load()
+		if limited != nil {
+			c.limited = append(c.limited, time.Now())
+		}
 		c.mu.Unlock()
+		if limited != nil {
+			limited.answer(w)
+			return
+		}
 		if c.down.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
@@ -93,19 +117,58 @@ func startCloud(t *testing.T) *cloud {
 			t.Fatalf("moto: %v", err)
 		}
 	}
-	if _, err := c.client.CreateHttpNamespace(t.Context(), &servicediscovery.CreateHttpNamespaceInput{Name: aws.String("shop.local")}); err != nil {
-		t.Fatal(err)
+	c.create()
+	return c
+}
+
+// create makes shop.local and its service orders.
+func (c *cloud) create() {
+	c.t.Helper()
+	if _, err := c.client.CreateHttpNamespace(c.t.Context(), &servicediscovery.CreateHttpNamespaceInput{Name: aws.String("shop.local")}); err != nil {
+		c.t.Fatal(err)
 	}
-	spaces, err := c.client.ListNamespaces(t.Context(), &servicediscovery.ListNamespacesInput{})
+	spaces, err := c.client.ListNamespaces(c.t.Context(), &servicediscovery.ListNamespacesInput{})
 	if err != nil || len(spaces.Namespaces) != 1 {
-		t.Fatal(spaces, err)
+		c.t.Fatal(spaces, err)
 	}
-	s, err := c.client.CreateService(t.Context(), &servicediscovery.CreateServiceInput{Name: aws.String("orders"), NamespaceId: spaces.Namespaces[0].Id})
+	c.space = *spaces.Namespaces[0].Id
+	s, err := c.client.CreateService(c.t.Context(), &servicediscovery.CreateServiceInput{Name: aws.String("orders"), NamespaceId: &c.space})
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.id = *s.Service.Id
-	return c
+}
+
+// remove deletes what create made.
+func (c *cloud) remove() {
+	c.t.Helper()
+	if _, err := c.client.DeleteService(c.t.Context(), &servicediscovery.DeleteServiceInput{Id: &c.id}); err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := c.client.DeleteNamespace(c.t.Context(), &servicediscovery.DeleteNamespaceInput{Id: &c.space}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// limit has it limit the server until it is asked so many times, and returns how long it was not
+// asked between these.
+func (c *cloud) limit(code, after string, times int) (gaps []time.Duration) {
+	c.t.Helper()
+	c.mu.Lock()
+	c.limited = nil
+	c.limits.Store(&limit{code, after})
+	c.mu.Unlock()
+	var asked []time.Time
+	patiently(c.t, "questions to one who limits", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		asked = slices.Clone(c.limited)
+		return len(asked) >= times
+	})
+	for i, at := range asked[1:] {
+		gaps = append(gaps, at.Sub(asked[i]))
+	}
+	return gaps
 }
 
 func (c *cloud) register(id string, attributes map[string]string) {
@@ -208,4 +271,87 @@ func TestInstancesOfCloudMapAreCalledWhereNoAgentRegistersAny(t *testing.T) {
 	sentTo(web, "the registered endpoint", "127.0.0.9:8080")
 	report(&api.Report{})
 	sentTo(web, "the instance again", "10.0.0.4:8080")
+}
+
+// patiently is eventually where some questions have failed: the next one is up to a minute away.
+func patiently(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for begun := time.Now(); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > 90*time.Second {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func TestInstancesStayWhileCloudMapLimitsAndWhileTheirServiceIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	c := startCloud(t)
+	c.register("a", map[string]string{"AWS_INSTANCE_IPV4": "10.0.0.1", "stage": "blue"})
+	r := newRigWith(t, func(ctx context.Context, cfg server.Config, log *slog.Logger) error {
+		cfg.CloudMap = cloudmap.Where{Region: "eu-west-1", Endpoint: c.url, Every: time.Second}
+		return runInProcess(ctx, cfg, log)
+	})
+	mesh, _ := found(t)
+	r.apply(registry + mesh)
+	web := r.join("front").follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	sentTo := func(what string, want ...string) {
+		t.Helper()
+		patiently(t, what, func() bool {
+			s, _ := web.now()
+			return s != nil && slices.Equal(addresses(s), want)
+		})
+	}
+	says := func(cause string) bool {
+		resp, err := r.admin.Check(t.Context(), &api.CheckRequest{})
+		return err == nil && slices.ContainsFunc(resp.GetFindings(), func(f *api.Finding) bool {
+			return f.GetId() == "SIG035" && strings.Contains(f.GetCause(), cause)
+		})
+	}
+	answers := func() {
+		t.Helper()
+		eventually(t, "no finding", func() bool { return !says("") })
+	}
+	was, last := "10.0.0.1:8080", "a"
+	sentTo("the instance", was)
+	for n, limit := range []struct {
+		code, after string
+		least       []time.Duration // that it is left alone
+	}{
+		{"ThrottlingException", "", []time.Duration{1400 * time.Millisecond, 2800 * time.Millisecond}},
+		{"RequestLimitExceeded", "4", []time.Duration{4 * time.Second, 4 * time.Second}},
+	} {
+		id := strconv.Itoa(n)
+		gaps := c.limit(limit.code, limit.after, len(limit.least)+1)
+		c.register(id, map[string]string{"AWS_INSTANCE_IPV4": "10.0.1." + id, "stage": "blue"})
+		c.deregister(last)
+		last = id
+		for i, least := range limit.least {
+			if gaps[i] < least {
+				t.Errorf("%s %q: asked again after %s, want at least %s", limit.code, limit.after, gaps[i], least)
+			}
+		}
+		awaitFinding(t, r, "SIG035", limit.code)
+		sentTo("the last good answer", was)
+		c.limits.Store(nil)
+		was = "10.0.1." + id + ":8080"
+		sentTo("what came meanwhile", was)
+		answers()
+	}
+
+	// It is deleted, and another one of its name is made.
+	c.down.Store(true) // a service with instances cannot be deleted; what the server is told meanwhile is not what is tested
+	awaitFinding(t, r, "SIG035", "AWS Cloud Map does not answer")
+	c.deregister(last)
+	before := c.id
+	c.remove()
+	c.down.Store(false)
+	patiently(t, "a finding of what is not there", func() bool { return says("NotFound") })
+	sentTo("the last good answer", was)
+	c.create()
+	if c.id == before {
+		t.Errorf("the service has the same id %s", was)
+	}
+	c.register("b", map[string]string{"AWS_INSTANCE_IPV4": "10.0.0.2", "stage": "blue"})
+	sentTo("the instance of the new one", "10.0.0.2:8080")
+	answers()
 }

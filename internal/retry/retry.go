@@ -8,6 +8,7 @@
 package retry
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -52,9 +53,24 @@ func (p Policy) Next(failures int, err error) time.Duration {
 	return p.Delay(failures, rand.Float64())
 }
 
-// Asked is how long a server that limits us says to wait (RetryInfo), within the
+// LimitedError is of a server that limits us and does not speak gRPC.
+type LimitedError struct {
+	After time.Duration // that it says to wait; 0 where it says nothing
+	Err   error
+}
+
+// Error implements error.
+func (e *LimitedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the server said.
+func (e *LimitedError) Unwrap() error { return e.Err }
+
+// Asked is how long a server that limits us says to wait (RetryInfo, LimitedError), within the
 // bounds of the policy: it neither makes us press on nor stay away.
 func (p Policy) Asked(err error) (time.Duration, bool) {
+	if limited, ok := errors.AsType[*LimitedError](err); ok && limited.After > 0 {
+		return min(p.Most, max(p.First, limited.After)), true
+	}
 	if status.Code(err) != codes.ResourceExhausted {
 		return 0, false
 	}

@@ -2,6 +2,7 @@ package cloudmap
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"sync"
@@ -27,7 +28,8 @@ const (
 	healthEvery = 6
 )
 
-// failing is when a question that failed is asked again.
+// failing is when a question that failed is asked again; where Cloud Map limits us and says when,
+// then, within these bounds.
 var failing = retry.Policy{First: 2 * time.Second, Most: time.Minute, Jitter: 0.3}
 
 // Asker answers questions. Its methods are called from many goroutines.
@@ -35,6 +37,7 @@ type Asker interface {
 	// Discover lists the instances that can be called, and the revision of the service.
 	Discover(ctx context.Context, q Question) (list []Instance, revision int64, err error)
 	// Revision changes with each instance of the service that comes or goes.
+	// Both return a retry.LimitedError where they are asked too often.
 	Revision(ctx context.Context, q Question) (int64, error)
 }
 
@@ -222,9 +225,13 @@ func (s *Services) ask(ctx context.Context, node proxy.Ref, t attempt) {
 	calling, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
 	if t.err == "" && !t.answered.IsZero() && t.believed < healthEvery {
-		if revision, err := s.Asker.Revision(calling, t.of); err == nil && revision == t.revision {
+		switch revision, err := s.Asker.Revision(calling, t.of); {
+		case err == nil && revision == t.revision:
 			t.believed++
 			s.learned(node, t)
+			return
+		case errors.As(err, new(*retry.LimitedError)):
+			s.failed(ctx, node, t, err) // another question is what it asks us not to send
 			return
 		}
 	}
@@ -263,7 +270,7 @@ func (s *Services) failed(ctx context.Context, node proxy.Ref, t attempt, err er
 		s.Log.WarnContext(ctx, "AWS Cloud Map does not answer; the last good answer stays",
 			slog.String("node", node.String()), slog.String("service", service), slog.Any("err", err))
 	}
-	t.err, t.next = plain.Text(err.Error()), s.Clock().Add(failing.Next(t.failed, nil))
+	t.err, t.next = plain.Text(err.Error()), s.Clock().Add(failing.Next(t.failed, err))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried[node] = &t

@@ -1,0 +1,39 @@
+package awsclient
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	awsretry "github.com/aws/aws-sdk-go-v2/aws/retry"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"signet.example/internal/retry"
+)
+
+var throttles = awsretry.IsErrorThrottles(awsretry.DefaultThrottles)
+
+// Limited makes a retry.LimitedError of an answer by which a service limits us, and leaves any
+// other error as it is.
+func Limited(err error) error {
+	resp, _ := errors.AsType[*smithyhttp.ResponseError](err)
+	if !throttles.IsErrorThrottle(err).Bool() && (resp == nil || resp.HTTPStatusCode() != http.StatusTooManyRequests) {
+		return err
+	}
+	limited := &retry.LimitedError{Err: err}
+	if resp != nil && resp.Response != nil {
+		limited.After = after(resp.Response.Header)
+	}
+	return limited
+}
+
+// after is how long an answer says to wait, 0 where it does not say it in seconds: AWS itself
+// says nothing, and what stands before it does so.
+func after(h http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
