@@ -98,7 +98,7 @@ func (a *AWS) Discover(ctx context.Context, q Question) ([]Instance, int64, erro
 		o.APIOptions = append(o.APIOptions, awsclient.Reduced(mostAnswer, reduce))
 	})
 	if err != nil {
-		return nil, 0, awsclient.Limited(err)
+		return nil, 0, limited(err)
 	}
 	var list []Instance
 	for _, in := range out.Instances {
@@ -116,7 +116,7 @@ func (a *AWS) Revision(ctx context.Context, q Question) (int64, error) {
 			o.APIOptions = append(o.APIOptions, awsclient.Bounded(awsclient.MostOfFew))
 		})
 	if err != nil {
-		return 0, awsclient.Limited(err)
+		return 0, limited(err)
 	}
 	return aws.ToInt64(out.InstancesRevision), nil
 }

@@ -1,4 +1,4 @@
-package awsclient
+package cloudmap
 
 import (
 	"errors"
@@ -14,18 +14,18 @@ import (
 
 var throttles = awsretry.IsErrorThrottles(awsretry.DefaultThrottles)
 
-// Limited makes a retry.LimitedError of an answer by which a service limits us, and leaves any
+// limited makes a retry.LimitedError of an answer by which a service limits us, and leaves any
 // other error as it is.
-func Limited(err error) error {
+func limited(err error) error {
 	resp, _ := errors.AsType[*smithyhttp.ResponseError](err)
 	if !throttles.IsErrorThrottle(err).Bool() && (resp == nil || resp.HTTPStatusCode() != http.StatusTooManyRequests) {
 		return err
 	}
-	limited := &retry.LimitedError{Err: err}
+	e := &retry.LimitedError{Err: err}
 	if resp != nil && resp.Response != nil {
-		limited.After = after(resp.Response.Header)
+		e.After = after(resp.Response.Header)
 	}
-	return limited
+	return e
 }
 
 // after is how long an answer says to wait, 0 where it does not say it in seconds: AWS itself
