@@ -145,6 +145,9 @@ type Proxy struct {
 	// ServiceAddresses has the application find each backend at its service's own loopback
 	// address, too, where the mesh gives services some. Egress is then no Unix socket.
 	ServiceAddresses bool `yaml:"service_addresses"`
+	// Capture is what reaches it by redirection (`signet redirect`, or proxyConfiguration of
+	// ECS). Default: nothing.
+	Capture proxy.Capture `yaml:"capture"`
 	// Concurrency is the number of Envoy's workers. Default 2.
 	Concurrency int `yaml:"concurrency"`
 	// TLSDirs are the folders of this host from which the proxy may have the certificates,
@@ -341,7 +344,7 @@ func (p Proxy) egress() (proxy.Egress, error) {
 	if p.Egress != "" {
 		return proxy.ParseEgress(p.Egress, p.EgressMode)
 	}
-	return proxy.EgressPort(p.Bind, uint16(cmp.Or(p.EgressPort, proxy.DefaultEgressPort))), nil //nolint:gosec // validateEgress
+	return proxy.EgressPort(p.Bind, uint16(cmp.Or(p.EgressPort, int(p.Capture.Egress), proxy.DefaultEgressPort))), nil //nolint:gosec // validateEgress
 }
 
 func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
@@ -378,6 +381,7 @@ func (p Proxy) validateGateway(refuse func(field, format string, args ...any)) {
 		{"egress_port", p.EgressPort != 0},
 		{"egress_open", p.EgressOpen},
 		{"service_addresses", p.ServiceAddresses},
+		{"capture", p.Capture != proxy.Capture{}},
 	} {
 		if field.given {
 			refuse(field.key, "is of a virtual node: there is no application behind a virtual gateway; leave it out")
@@ -402,6 +406,11 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 			refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)
 		}
 		p.validateEgress(refuse)
+		if at, err := p.egress(); err == nil {
+			if err := (proxy.Shape{Egress: at, Capture: p.Capture}).ValidCapture(); err != nil {
+				refuse("capture", "%v", err)
+			}
+		}
 	}
 	if p.Concurrency < 1 {
 		refuse("concurrency", "want at least 1, got %d", p.Concurrency)

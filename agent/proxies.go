@@ -9,6 +9,7 @@ import (
 	"signet.example/agent/tlsfiles"
 	"signet.example/agent/wayout"
 	"signet.example/identity"
+	"signet.example/internal/netns"
 	"signet.example/proxy"
 )
 
@@ -38,6 +39,7 @@ func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 	at, _ := p.egress() // Validate has refused what is none
 	given.Bind, given.App, given.Egress, given.EgressOpen = p.Bind, p.App, at, p.EgressOpen
 	given.ServiceAddresses = p.ServiceAddresses
+	given.Capture = p.Capture.With(netns.HasIPv6())
 	given.Suit(p.ref())
 	return given
 }

@@ -26,7 +26,7 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(s.MeshOwner != "", "spec.meshOwner", "there are no AWS accounts here")
 		if s.EgressFilter != nil && s.EgressFilter.Type == EgressAllowAll {
 			w.errs = append(w.errs, r.Doc.FieldError("spec.egressFilter.type",
-				"ALLOW_ALL opens nothing in a proxy: no traffic is captured, so that applications reach other destinations by themselves, and through the proxy's way out declared backends alone"))
+				"ALLOW_ALL opens nothing in a proxy, unless what its application calls is redirected to it (capture of the agent's file): else applications reach other destinations by themselves, and through the proxy's way out declared backends alone"))
 		}
 		for _, name := range unsafeNames(r) {
 			w.errs = append(w.errs, r.Doc.FieldError(annotationPath(proxy.UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))

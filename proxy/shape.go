@@ -42,6 +42,8 @@ type Shape struct {
 	Alone bool
 	// EgressOpen lets Egress be an address that other hosts reach.
 	EgressOpen bool
+	// Capture is what reaches it by redirection.
+	Capture Capture
 	// AuthzSocket is the agent's Unix socket that answers ext_authz.
 	AuthzSocket string
 	// WayoutSocket is the agent's Unix socket that answers who may call out.
@@ -109,7 +111,7 @@ func (s Shape) validWhere() error {
 	for _, field := range []struct {
 		name string
 		err  error
-	}{{"bind", s.validBind()}, {"app", s.validApp()}, {"egress", s.validEgress()}, {"service_addresses", s.validServiceAddresses()}} {
+	}{{"bind", s.validBind()}, {"app", s.validApp()}, {"egress", s.validEgress()}, {"service_addresses", s.validServiceAddresses()}, {"capture", s.ValidCapture()}} {
 		if field.err != nil {
 			return fmt.Errorf("%s: %w", field.name, field.err)
 		}
@@ -132,7 +134,7 @@ func (s Shape) validBind() error {
 // nobody calls out through it.
 func (s *Shape) Suit(r Ref) {
 	if s.Alone = r.Gateway(); s.Alone {
-		s.App, s.Egress, s.EgressOpen, s.ServiceAddresses = "", Egress{}, false, false
+		s.App, s.Egress, s.EgressOpen, s.ServiceAddresses, s.Capture = "", Egress{}, false, false, Capture{}
 	}
 }
 
@@ -245,6 +247,9 @@ func (s Shape) Metadata() *structpb.Struct {
 		shape.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
 	all := &structpb.Struct{Fields: map[string]*structpb.Value{ShapeKey: structpb.NewStructValue(shape)}}
+	if c := s.Capture.metadata(); c != nil {
+		all.Fields[captureKey] = c
+	}
 	for key, is := range map[string]bool{answersKey: s.Answers, underscoresKey: s.Underscores, serviceAddressesKey: s.ServiceAddresses} {
 		if is {
 			all.Fields[key] = structpb.NewBoolValue(true)
@@ -286,6 +291,9 @@ func ParseShape(metadata *structpb.Struct, settle func(*Shape)) (Shape, error) {
 	var err error
 	if s.Egress, err = egressOf(egress, mode, s.Bind); err != nil {
 		return Shape{}, fmt.Errorf("%w: egress: %w", ErrShape, err)
+	}
+	if s.Capture, err = parseCapture(metadata.GetFields()[captureKey]); err != nil {
+		return Shape{}, fmt.Errorf("%w: %w", ErrShape, err)
 	}
 	if settle != nil {
 		settle(&s)

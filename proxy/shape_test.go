@@ -116,6 +116,8 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Answers: true},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Underscores: true},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", ServiceAddresses: true},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Capture: proxy.Capture{Egress: 15001, Ingress: 15000, IPv6: true}},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.2:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Capture: proxy.Capture{Ingress: 15000}},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"},
 	} {
@@ -194,4 +196,33 @@ func FuzzParseShape(f *testing.F) {
 			t.Errorf("%+v, again %+v %v", s, again, err)
 		}
 	})
+}
+
+func TestACaptureToWhichNothingCouldBeRedirectedIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*proxy.Shape){
+		"a way out elsewhere":         func(s *proxy.Shape) { s.Capture.Egress = 15001 },
+		"another port":                func(s *proxy.Shape) { s.Egress, s.Capture.Egress = at("127.0.0.1:15002"), 15001 },
+		"a socket":                    func(s *proxy.Shape) { socket(s, "/run/out.sock", 0o660); s.Capture.Egress = 15001 },
+		"both at one port":            func(s *proxy.Shape) { s.Capture.Ingress = 15001 },
+		"IPv6 of nothing":             func(s *proxy.Shape) { s.Capture.IPv6 = true },
+		"a gateway, with what it has": func(s *proxy.Shape) { s.Alone, s.App, s.Egress, s.Capture.Ingress = true, "", proxy.Egress{}, 15000 },
+	} {
+		s := aShape
+		if change(&s); !errors.Is(s.Validate(), proxy.ErrShape) {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+	for name, of := range map[string]map[string]any{
+		"an unknown field": {"tproxy": true}, "half a port": {"egress": 1.5}, "port 0": {"ingress": 0}, "port 65536": {"ingress": 65536}, "a port as text": {"egress": "15001"},
+	} {
+		md := proto.CloneOf(aShape.Metadata())
+		fields, err := structpb.NewStruct(of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		md.Fields["signet.capture"] = structpb.NewStructValue(fields)
+		if _, err := proxy.ParseShape(md, nil); !errors.Is(err, proxy.ErrShape) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

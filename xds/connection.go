@@ -30,17 +30,19 @@ const (
 )
 
 // connection carries bytes to clusters, of which there is at least one, once the filters
-// before it have let it.
+// before it have let it. Of longest 0 there is no bound.
 func (b *builder) connection(statPrefix string, to []weighted, idle, longest time.Duration, logs []*accesslogv3.AccessLog) *listenerv3.Filter {
 	p := &tcpv3.TcpProxy{
-		StatPrefix:                      statPrefix,
-		IdleTimeout:                     duration(idle),
-		MaxDownstreamConnectionDuration: duration(longest),
+		StatPrefix:          statPrefix,
+		IdleTimeout:         duration(idle),
+		UpstreamConnectMode: tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA, // stated: the one field that must never change
+		MaxEarlyDataBytes:   wrapperspb.UInt32(earlyBytes),
+		AccessLog:           logs,
+	}
+	if longest != 0 {
+		p.MaxDownstreamConnectionDuration = duration(longest)
 		// So that they do not all come again at once.
-		MaxDownstreamConnectionDurationJitterPercentage: &typev3.Percent{Value: 10},
-		UpstreamConnectMode:                             tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA, // stated: the one field that must never change
-		MaxEarlyDataBytes:                               wrapperspb.UInt32(earlyBytes),
-		AccessLog:                                       logs,
+		p.MaxDownstreamConnectionDurationJitterPercentage = &typev3.Percent{Value: 10}
 	}
 	if len(to) == 1 {
 		p.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: to[0].cluster}

@@ -20,8 +20,8 @@ import (
 // egress translates what the node may call: one listener in http_proxy form,
 // with a virtual host for each declared backend and for nothing else
 // (DROP_ALL: an unknown host is 404). made has the routes of the ports for which they were made.
-// It returns the name of its routes.
-func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) (routes string) {
+// What is redirected there besides, see capture. It returns the name of its routes.
+func (b *builder) egress(hosts []encodedHost, out []outward, made map[uint32]*ads.Resource) (routes string) {
 	p := uint32(b.shape.Egress.Port())
 	routes = egressRouteName(p)
 	if b.shape.Egress.Socket != "" {
@@ -32,14 +32,26 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) (ro
 	} else {
 		made[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, hosts))
 	}
+	if b.shape.Capture.Egress != 0 { // it is made of all hosts and ways out, and never kept
+		l := b.wayOut(routes)
+		b.capture(l, routes, hosts, out)
+		b.add(ads.ListenerType, l.GetName(), l)
+		return routes
+	}
 	b.section(b.shape.Egress.Listener(), nil, func() {
-		l := b.outbound(b.shape.Egress, b.egressManager(routes))
-		// It has a bound of its own, by its name in the bootstrap: whoever takes all
-		// connections of the ways in takes none of the application's.
-		l.IgnoreGlobalConnLimit = true
+		l := b.wayOut(routes)
 		b.add(ads.ListenerType, l.GetName(), l)
 	})
 	return routes
+}
+
+// wayOut is the listener in http_proxy form.
+func (b *builder) wayOut(routes string) *listenerv3.Listener {
+	l := b.outbound(b.shape.Egress, b.egressManager(routes))
+	// It has a bound of its own, by its name in the bootstrap: whoever takes all
+	// connections of the ways in takes none of the application's.
+	l.IgnoreGlobalConnLimit = true
+	return l
 }
 
 // egressManager has the routes of what the application calls.

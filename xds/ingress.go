@@ -33,7 +33,7 @@ const (
 // ingress translates one inbound port: listener, routes, and the local cluster.
 func (b *builder) ingress(l mesh.Listener) {
 	name := ingressListenerName(b.shape.Bind, l.Port)
-	if b.shape.EgressTakes(l.Port) {
+	if b.shape.EgressTakes(l.Port) || l.Port == uint32(b.shape.Capture.Ingress) {
 		b.fail(errPortTaken(name))
 		return
 	}
@@ -57,6 +57,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 	return &listenerv3.Listener{
 		Name:             name,
 		Address:          address(b.shape.Bind, l.Port),
+		BindToPort:       b.bound(),
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		// The inspector is there in every mode, so that a change of mode changes
 		// filter chains only and Envoy drains only those (R10).

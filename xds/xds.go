@@ -89,7 +89,10 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 		for _, l := range b.node.Listeners {
 			b.ingress(l)
 		}
-		routes := b.egress(n.hosts, n.routes)
+		if b.shape.Capture.Ingress != 0 {
+			b.captureIngress()
+		}
+		routes := b.egress(n.hosts, n.out, n.routes)
 		b.tcpEgress(n.out)
 		b.serviceAddresses(routes, n.out)
 	}

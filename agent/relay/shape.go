@@ -22,7 +22,11 @@ func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape, at proxy.W
 		s.Underscores = ours.Underscores
 	}
 	if !proxy.OfAppMesh(node.GetMetadata()) {
-		return proxy.ParseShape(node.GetMetadata(), settle)
+		s, err := proxy.ParseShape(node.GetMetadata(), settle)
+		if err == nil && s.Capture.Ingress != 0 {
+			err = fmt.Errorf("%w: capture.ingress is for a proxy that the agent starts: another one is registered by the ports at which it is seen to listen", proxy.ErrShape)
+		}
+		return s, err
 	}
 	s, err := at.Shape(node.GetMetadata())
 	if err != nil {

@@ -4,8 +4,16 @@ package netns
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
+	"slices"
 )
+
+// HasIPv6 reports whether it has IPv6: else a listener of it could not be.
+func HasIPv6() bool {
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool { return a.String() == "::1/128" })
+}
 
 // OfHost reports whether this is the first network namespace of the kernel: the settings that
 // all namespaces have in common are in that one alone. Where it cannot be seen, it may be.

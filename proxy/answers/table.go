@@ -6,6 +6,13 @@ import (
 	"signet.example/proxy"
 )
 
+// What a line says of a connection that was redirected, or made to the port for those, and has
+// no way on: out, or to a listener.
+const (
+	NotLetOut      = "not_let_out"
+	UndeclaredPort = "undeclared_port"
+)
+
 // tcp is the method of a line of a connection.
 const tcp = "tcp"
 
@@ -74,6 +81,18 @@ var kinds = []Kind{
 		signs: []sign{{details: []string{"route_not_found"}}},
 		Cause: "the virtual node has no backend of this host and port",
 		Cure:  "name the VirtualService in spec.backends of {from} and `signet apply -f FILE`, or correct the host; `signet routes {host} --from {from}` tells what the proxy knows",
+	},
+	{
+		Name: "not-let-out", Gets: "connection closed",
+		signs: []sign{{way: Out, closed: NotLetOut}},
+		Cause: "the application called a port that is none of its backends', or by TLS one that is, or one that several of them have for tcp, and the mesh lets nothing else out",
+		Cure:  "name the VirtualService in spec.backends of {from}, or `egressFilter: {type: ALLOW_ALL}` in the Mesh, and `signet apply -f FILE`; or leave the port or address out of what is redirected (docs/TASKS.md)",
+	},
+	{
+		Name: "undeclared-port", Gets: "connection closed",
+		signs: []sign{{way: In, closed: UndeclaredPort}},
+		Cause: "a connection was redirected to the proxy whose port is no listener's, or somebody called the port of redirected connections itself",
+		Cure:  "give {to} a listener of that port and `signet apply -f FILE`, or leave the port out of the application's ports that are redirected (docs/TASKS.md)",
 	},
 	{
 		Name: "no-gateway-route", Gets: "404",

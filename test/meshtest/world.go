@@ -41,10 +41,15 @@ type Options struct {
 	// Binds are addresses of nodes' inbound listeners that are not on loopback; the
 	// test sees to it that they are there. The outbound ones stay there.
 	Binds map[string]string
+	// Ranges are addresses of the group "hosts", as elements of a YAML list.
+	Ranges string
 	// EgressOpen are addresses, not on loopback, of nodes' outbound listeners.
 	EgressOpen map[string]string
 	// ServiceAddresses are nodes whose applications find backends at the addresses of services.
 	ServiceAddresses []string
+	// Capture is what is redirected to nodes' proxies, as the value of the agent's key; their
+	// outbound listeners are on 127.0.0.1 then.
+	Capture map[string]string
 	// OnSockets are nodes with Unix sockets in the place of the application's port.
 	OnSockets map[string]OnSockets
 	// Applications of nodes' Bindings: who may call out through their proxies, as
@@ -212,6 +217,9 @@ func (w *World) addNodes() {
 		if open := w.opts.EgressOpen[name]; open != "" {
 			n.Egress = open
 		}
+		if w.opts.Capture[name] != "" {
+			n.Egress = "127.0.0.1"
+		}
 		app := w.opts.Apps[name]
 		if app == nil {
 			app = Echo(name)
@@ -287,7 +295,7 @@ func (w *World) KillServer() { w.Server.Kill() }
 
 func (w *World) configure() {
 	var b strings.Builder
-	b.WriteString("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {}\n")
+	fmt.Fprintf(&b, "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {addresses: [%s]}\n", w.opts.Ranges)
 	if w.opts.Manifests != "" {
 		for _, n := range w.opts.Nodes {
 			fmt.Fprintf(&b, "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-proxy}\nspec: {group: hosts, mesh: test, virtualNode: %s, selectors: [\"signet:proxy:%s\"], applications: [%s]}\n", n, n, n, w.opts.Applications[n])
@@ -374,7 +382,7 @@ func (w *World) agentConfig(envoy string) string {
 		if n.EgressNetwork() == "unix" {
 			egress = "unix:" + egress
 		}
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, service_addresses: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "", slices.Contains(w.opts.ServiceAddresses, name))
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, service_addresses: %t, concurrency: 1, capture: %s}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "", slices.Contains(w.opts.ServiceAddresses, name), cmp.Or(w.opts.Capture[name], "{}"))
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())

@@ -30,6 +30,7 @@ import (
 //	# app: unix:/run/front/{port}.sock
 //	# egress: unix:/run/front-out/egress.sock
 //	# service-addresses: true
+//	# capture: egress 15001                          (or ingress 15000, ipv6 1)
 type Case struct {
 	Name string
 	Mesh string
@@ -102,6 +103,8 @@ func (c *Case) directives(content []byte) error {
 			c.Shape.Egress, err = proxy.ParseEgress(value, "")
 		case "service-addresses":
 			c.Shape.ServiceAddresses, err = strconv.ParseBool(value)
+		case "capture":
+			err = capture(&c.Shape.Capture, strings.Fields(value))
 		default:
 			err = fmt.Errorf("directive %q", key)
 		}
@@ -113,6 +116,22 @@ func (c *Case) directives(content []byte) error {
 	c.Input.Managed = func(node proxy.Ref) bool { return managed[node.Name] }
 	c.Input.Strict = func(node proxy.Ref) bool { return strict[node.Name] }
 	return nil
+}
+
+func capture(c *proxy.Capture, f []string) error {
+	if len(f) != 2 {
+		return fmt.Errorf("capture: want what, number")
+	}
+	n, err := strconv.ParseUint(f[1], 10, 16)
+	switch f[0] {
+	case "egress":
+		c.Egress = uint16(n)
+	case "ingress":
+		c.Ingress = uint16(n)
+	case "ipv6":
+		c.IPv6 = n == 1
+	}
+	return err
 }
 
 func register(into map[string][]xds.Endpoint, f []string) error {
