@@ -238,7 +238,7 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 }
 
 // notMade are the kinds that this test does not bring about, by what that takes.
-var notMade = map[string]string{
+var notMade = map[string]string{ //nolint:gosec // "token" and "certificate" are kinds of answers
 	"large-body":               "no listener of ours bounds a body",
 	"slow-headers":             "headers that do not end in time",
 	"no-gateway-route":         "a gateway, which this mesh has not",
