@@ -74,3 +74,27 @@ func TestWhatIsKeptOfOneRolesReportsIsBounded(t *testing.T) {
 		t.Errorf("%v is kept of nobody", r.large)
 	}
 }
+
+// A9-77: what the session before had reported stayed beside a small report, counted nowhere.
+func TestNothingIsKeptOfTheLastSessionOnceTheNextHasReported(t *testing.T) {
+	known := inMemory()
+	r := sessionsAt(known, "one", NewEndpoints(configOf(known)))
+	session := func(id string, bytes int) *stream {
+		s := streamOf(r, "x", id)
+		s.peer.Principal = "role"
+		r.enter(s)
+		if err := r.handle(t.Context(), s, &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOfSize(bytes)}}); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	r.leave(session("first", 1<<20))
+	if now, last := r.Of("x"); now != nil || len(last.Report.GetOwn()) == 0 || len(r.large) != 1 {
+		t.Fatalf("after it: %v, and %d counted", now, len(r.large))
+	}
+	session("second", 1)
+	now, last := r.Of("x")
+	if n := len(now.Latest().GetOwn()); n != 1 || last.Report != nil || last.At.IsZero() || len(r.large) > 0 {
+		t.Errorf("of the second: %d findings, of the first: %d at %s, and %v counted", n, len(last.Report.GetOwn()), last.At, r.large)
+	}
+}

@@ -259,7 +259,7 @@ func (r *Sessions) take(s *stream, m *api.Report) {
 		return now.withRun(agent, func(run *Run) {
 			next := *run.session
 			next.report = m
-			run.session = &next
+			run.session, run.last.Report = &next, nil // nobody asks for it from now on, and only m is counted
 		})
 	})
 	if current {
