@@ -36,6 +36,12 @@ type kept struct {
 	took []string
 }
 
+func (k *kept) Used(_ context.Context, hash []byte, _ time.Time) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.used[string(hash)], nil
+}
+
 func (k *kept) UseOnce(_ context.Context, hash []byte, _, _ time.Time) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

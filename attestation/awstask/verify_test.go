@@ -63,6 +63,13 @@ type used struct {
 	err   error
 }
 
+func (u *used) Used(_ context.Context, hash []byte, _ time.Time) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, known := u.until[string(hash)]
+	return known, nil
+}
+
 func (u *used) UseOnce(_ context.Context, hash []byte, _, until time.Time) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

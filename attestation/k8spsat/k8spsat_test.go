@@ -62,6 +62,10 @@ func (r *read) Verify(_ []platform.Issuer, text, audience string, _ time.Time) (
 	return t, nil
 }
 
+func (r *read) Used(_ context.Context, hash []byte, _ time.Time) (bool, error) {
+	return r.used[string(hash)], nil
+}
+
 func (r *read) UseOnce(_ context.Context, hash []byte, _, _ time.Time) (bool, error) {
 	first := !r.used[string(hash)]
 	r.used[string(hash)] = true
@@ -173,6 +177,9 @@ func TestATokenOfAPodIsGoodOnce(t *testing.T) {
 		if _, _, err := v.Verify(t.Context(), again, "test.example", time.Now()); !errors.Is(err, platform.ErrLater) || !strings.Contains(err.Error(), "was used before") {
 			t.Errorf("again: %v", err)
 		}
+	}
+	if len(r.took) != 2 {
+		t.Errorf("a token that was used before took of the quota: %q", r.took)
 	}
 }
 

@@ -55,6 +55,8 @@ type Tokens interface {
 
 // Once is where it is kept what was used. It is called by any goroutine.
 type Once interface {
+	// Used reports whether what has this hash was used. It writes nothing.
+	Used(ctx context.Context, hash []byte, now time.Time) (bool, error)
 	// UseOnce reports whether what has this hash is used for the first time, whatever runs
 	// beside it. On return that is durable, until then.
 	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
@@ -77,8 +79,15 @@ type Server struct {
 
 // Use uses up good evidence, which ends then, for an agent of a principal, and reports whether it
 // is used for the first time. Only what is good comes here, so that nobody takes of the quota of
-// somebody else; what finds nothing left there is not used up.
+// somebody else; what finds nothing left there is not used up, and what was used takes nothing.
 func (s Server) Use(ctx context.Context, principal string, key, id []byte, now, end time.Time) (first bool, err error) {
+	used, err := s.Once.Used(ctx, id, now)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", ErrNotNow, err)
+	case used:
+		return false, nil
+	}
 	if err := s.Quota.Take(principal, key); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrNotNow, err)
 	}

@@ -77,6 +77,11 @@ func evidenceUsedOnce(t *testing.T, b Backend) {
 	}
 	use := func(hash string, now time.Time, want bool) {
 		t.Helper()
+		for range 2 { // to look uses nothing up
+			if used, err := b.Used(t.Context(), []byte(hash), now); used == want || err != nil {
+				t.Errorf("%s at %s: used %t, %v", hash, now, used, err)
+			}
+		}
 		if first, err := b.UseOnce(t.Context(), []byte(hash), now, now.Add(time.Minute)); first != want || err != nil {
 			t.Errorf("%s at %s: %t, %v", hash, now, first, err)
 		}

@@ -23,6 +23,7 @@ type Backend interface {
 	Wait(ctx context.Context, after uint64) (uint64, error)
 	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
 	UseToken(ctx context.Context, hash []byte, now time.Time) (string, error)
+	Used(ctx context.Context, hash []byte, now time.Time) (bool, error)
 	UseOnce(ctx context.Context, hash []byte, now, until time.Time) (first bool, err error)
 	PutAgent(ctx context.Context, a store.Agent) error
 	Joined() (n uint64, next <-chan struct{})
