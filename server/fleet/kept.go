@@ -1,18 +1,21 @@
 package fleet
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/internal/decode"
 	"signet.example/server/fault"
 )
 
 // The latest report of an agent is kept until the agent is forgotten. Agents that joined by the
 // credentials of one principal can be any number up to its quota, so that what is bounded for
-// each is not for all: those of their reports that are larger than a task's have a bound together,
-// in bytes as they were sent.
+// each is not for all: those of their reports that are larger than a task's have a bound together.
+// Both are in bytes that a report takes in memory: two on the wire can be 150 there.
 const (
-	reportOfTask    = 16 << 10 // of a task with a few proxies it has 1 or 2 KiB
+	reportOfTask    = 32 << 10 // of a task with two proxies it takes some 8 KiB
 	mostOfLargeOnes = 64 << 20 // of one principal
 )
 
@@ -28,7 +31,10 @@ func (r *Sessions) keeps(p Peer, m *api.Report) error {
 	if p.Principal == "" {
 		return nil
 	}
-	n := proto.Size(m)
+	n, err := weight(m)
+	if err != nil {
+		return err
+	}
 	if n <= reportOfTask {
 		n = 0
 	}
@@ -38,11 +44,24 @@ func (r *Sessions) keeps(p Peer, m *api.Report) error {
 	if l := r.large[p.Principal]; l != nil {
 		was = l.of[p.Agent.ID]
 		if n > was && l.sum-was+n > mostOfLargeOnes {
-			return fault.New(fault.Limit, "report of %d bytes: the agents of %s have %d MiB of reports here that are larger than %d KiB, which is as much as is kept of one principal's", n, p.Principal, mostOfLargeOnes>>20, reportOfTask>>10)
+			return fault.New(fault.Limit, "report that takes %d bytes of memory: the agents of %s have %d MiB of reports here that are larger than %d KiB, which is as much as is kept of one principal's", n, p.Principal, mostOfLargeOnes>>20, reportOfTask>>10)
 		}
 	}
 	r.put(p.Principal, p.Agent.ID, n-was)
 	return nil
+}
+
+// weight is how many bytes a report takes in memory, as it is kept: with what checkReport added.
+func weight(m *api.Report) (int, error) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return 0, fmt.Errorf("weigh a report: %w", err)
+	}
+	n, err := decode.Weigh(b, m)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "report: %v", err)
+	}
+	return n, nil
 }
 
 // put adds to what is kept of an agent. The caller holds mu.
