@@ -9,6 +9,10 @@ import (
 // the same host key is connected.
 func Elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
+// Used reports whether a server refused evidence of a host because it was used before: other
+// evidence may be good, and whoever used it may have been this very host, which had no answer.
+func Used(err error) bool { return status.Code(err) == codes.AlreadyExists }
+
 // Untaken reports whether a server did not take what an agent sent, and will not the next time.
 func Untaken(err error) bool {
 	switch status.Code(err) {

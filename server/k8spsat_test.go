@@ -124,11 +124,11 @@ func TestAPodIsOneAgentAndEachOfItsTokensGoodOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = r.joinsAsPod(token)
-	wantCode(t, err, codes.Unavailable, "was used before")
+	wantCode(t, err, codes.AlreadyExists, "was used before")
 	r.halt()
 	r.start()
 	_, err = r.joinsAsPod(token)
-	wantCode(t, err, codes.Unavailable, "was used before")
+	wantCode(t, err, codes.AlreadyExists, "was used before")
 	again, err := r.joinsAsPod(c.Sign(c.Claims(webPod, forPods))) // whose container began anew
 	if err != nil || again.id != h.id {
 		t.Errorf("by its next token the pod is %s and was %s: %v", again.id, h.id, err)

@@ -50,6 +50,7 @@ type Enrolment struct {
 	// trust is nil before the first answer of a server.
 	trust watched.Value[*svids.Trust]
 	own   nodes.HostConfig // what this host joins by, other than a token; set by Enter
+	used  usedUp           // of own; owned by whoever calls Enter, and Renew afterwards
 
 	mu        sync.Mutex
 	kept      kept // guarded by mu, once Enter has written what it begins with
@@ -140,13 +141,13 @@ func (e *Enrolment) Enter(ctx context.Context, source Ways) (*svids.SVID, error)
 func (e *Enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID, error) {
 	verify := byPin(how.pin, e.td)
 	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) {
-		s, err := e.attest(ctx, how.evidence, how.pin, verify)
-		if err != nil && unsure && refusal(err) {
+		s, err := e.show(ctx, how.evidence, how.pin, verify)
+		if err != nil && unsure && (refusal(err) || api.Used(err)) {
 			if known, keyErr := e.attest(ctx, nil, how.pin, verify); !refusal(keyErr) {
 				s, err = known, keyErr
 			}
 		}
-		unsure = true // the next attempt
+		unsure = unsure || !api.Used(err) // the next attempt: what had been used before enrolled nobody now
 		return s, err
 	})
 	if errors.Is(err, errPin) {
@@ -210,7 +211,7 @@ func (e *Enrolment) Renew(ctx context.Context) (*svids.SVID, error) {
 		return nil, err
 	}
 	e.config.Log.WarnContext(ctx, "this task is not known any more, and joins anew", slog.String("agent", e.agentID()))
-	if s, err = e.attest(ctx, evidence, e.trust.Load().Roots.Pin(), byTrust(e.trust.Load, time.Now)); err != nil {
+	if s, err = e.show(ctx, evidence, e.trust.Load().Roots.Pin(), byTrust(e.trust.Load, time.Now)); err != nil {
 		return nil, e.notJoined(err, ErrOwnEvidence)
 	}
 	return s, nil

@@ -39,10 +39,13 @@ type aServer struct {
 	addr  string
 	token jointoken.Token // good once
 
-	joining func() // where it is set: called before the answer to a token
-	tasks   bool   // what AWS signed for a task is taken, unread
+	joining func()       // where it is set: called before the answer to a token
+	log     *slog.Logger // of the agents; nil for none
+	tasks   bool         // what AWS signed for a task is taken, unread
 
 	mu    sync.Mutex
+	pods  pods               // guarded by mu
+	away  int                // how many that are let in get no certificate: no signer answers; guarded by mu
 	agent string             // the id that the next one has who joins; guarded by mu
 	spent bool               // guarded by mu
 	hosts map[[32]byte]error // how each host key is answered; guarded by mu
@@ -91,6 +94,11 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 		if s.joining != nil {
 			s.joining()
 		}
+	case req.GetK8SPsat() != nil:
+		if !s.pods.use(req.GetK8SPsat().GetToken()) {
+			return nil, status.Error(codes.AlreadyExists, "it was used before")
+		}
+		s.hosts[host] = nil
 	case req.GetAwsTask() != nil && s.tasks:
 		s.hosts[host] = nil
 	case req.GetAwsTask() != nil:
@@ -99,6 +107,10 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	case refused != nil:
 		return nil, refused
+	}
+	if s.away > 0 {
+		s.away--
+		return nil, status.Error(codes.Unavailable, "no signer answers")
 	}
 	csr, err := x509.ParseCertificateRequest(req.GetCsr())
 	if err != nil {
@@ -136,16 +148,26 @@ func (s *aServer) forget(next string) {
 // enter is one run of an agent, until it has its first SVID.
 func (s *aServer) enter(t *testing.T, path string, ways Ways) (*svids.SVID, *Enrolment, error) {
 	t.Helper()
+	return s.enterUntil(t.Context(), t, path, ways)
+}
+
+// enterUntil is enter with an end.
+func (s *aServer) enterUntil(ctx context.Context, t *testing.T, path string, ways Ways) (*svids.SVID, *Enrolment, error) {
+	t.Helper()
 	dir, err := OpenDir(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer dir.Close()
-	e, err := New(Config{Server: s.addr, Attested: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"}), Log: slog.New(slog.DiscardHandler)}, dir)
+	log := s.log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	e, err := New(Config{Server: s.addr, Attested: prometheus.NewCounter(prometheus.CounterOpts{Name: "n"}), Log: log}, dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	svid, err := e.Enter(t.Context(), ways)
+	svid, err := e.Enter(ctx, ways)
 	return svid, e, err
 }
 

@@ -50,6 +50,15 @@ func (h Host) Prove(trustDomain string) (string, error) {
 	return token, nil
 }
 
+// Written is by what the token is known that is there now; nil where none can be read.
+func (h Host) Written() []byte {
+	token, err := h.read()
+	if err != nil {
+		return nil
+	}
+	return platform.Hash(Name, "written", token)
+}
+
 func (h Host) read() (string, error) {
 	if h.TokenFile == "" {
 		return "", errors.New("token_file: missing: the file of a projected service account token, such as /var/run/secrets/signet/token")

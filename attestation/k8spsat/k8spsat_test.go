@@ -174,7 +174,7 @@ func TestATokenOfAPodIsGoodOnce(t *testing.T) {
 	}
 	last := strings.LastIndexByte(token, '.') + 1
 	for _, again := range []string{token, token[:last] + "AAAA" + token[last+4:]} { // a signature in another form, of the same claims
-		if _, _, err := v.Verify(t.Context(), again, "test.example", time.Now()); !errors.Is(err, platform.ErrLater) || !strings.Contains(err.Error(), "was used before") {
+		if _, _, err := v.Verify(t.Context(), again, "test.example", time.Now()); !errors.Is(err, platform.ErrUsed) || !errors.Is(err, platform.ErrLater) || !strings.Contains(err.Error(), "was used before") {
 			t.Errorf("again: %v", err)
 		}
 	}

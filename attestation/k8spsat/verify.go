@@ -58,7 +58,7 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, now ti
 	case err != nil:
 		return nil, nil, err
 	case !first: // the next one is good, and the kubelet writes it without being asked
-		return nil, nil, fmt.Errorf("%w: the token was used before: one is good for one join, and the kubelet writes another one at four fifths of its life; an agent whose data_dir is an emptyDir comes back without one", platform.ErrLater)
+		return nil, nil, fmt.Errorf("%w: one token is good for one join, and the kubelet writes another one at four fifths of its life; an agent whose data_dir is an emptyDir comes back without one", platform.ErrUsed)
 	}
 	return sels, key, nil
 }

@@ -121,6 +121,7 @@ var methods = []method{
 		},
 		given:    func(cfg HostConfig) bool { return cfg.K8sPSAT != k8spsat.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) { return proveK8sPSAT(cfg.K8sPSAT), cfg.K8sPSAT.Try() },
+		written:  func(cfg HostConfig) []byte { return cfg.K8sPSAT.Written() },
 		current:  func(cfg HostConfig, _ time.Time) error { return cfg.K8sPSAT.Try() },
 	},
 }

@@ -127,6 +127,9 @@ type method struct {
 	// what a host is given while it joins.
 	given    func(HostConfig) bool
 	evidence func(HostConfig) (Evidence, error)
+	// written is by what that is known which others write for a host, and it shows as it is; nil
+	// where evidence is made for each connection.
+	written func(HostConfig) []byte
 	// current reports what of it is not good at this moment; there where evidence is.
 	current func(HostConfig, time.Time) error
 }
@@ -288,6 +291,17 @@ func (c HostConfig) Evidence() (Evidence, error) {
 		return e, nil
 	}
 	return nil, nil
+}
+
+// Written is by what that is known which others have written for this host, so that it can be
+// told whether there is something else by now; nil where evidence is made for each connection.
+func (c HostConfig) Written() []byte {
+	for _, m := range methods {
+		if m.written != nil && m.given(c) {
+			return m.written(c)
+		}
+	}
+	return nil
 }
 
 // Ends reports whether what the configuration names is that of a task.

@@ -29,6 +29,9 @@ var ErrNotNow = errors.New("evidence cannot be verified now")
 // ErrLater is ErrNotNow with a reason that the host may see.
 var ErrLater = fmt.Errorf("%w; try again later", ErrNotNow)
 
+// ErrUsed is ErrLater for evidence that was used before, where the host will have other evidence.
+var ErrUsed = fmt.Errorf("%w: it was used before", ErrLater)
+
 // Issuer is one whose keys are needed. They are at an URL, or here.
 type Issuer struct {
 	Name string // for logs, metrics and findings

@@ -39,6 +39,8 @@ const (
 	Referenced Kind = "still referenced"
 	// Limit is returned when the caller asks for too much at a time.
 	Limit Kind = "too many requests, try again later"
+	// Used is returned when evidence that is good once was used before (api.Used).
+	Used Kind = "used before"
 	// Unavailable is returned when a part that is needed is not there now.
 	Unavailable Kind = "unavailable"
 )
@@ -88,6 +90,8 @@ func Code(err error) codes.Code {
 		return codes.NotFound
 	case errors.Is(err, Referenced), errors.Is(err, Conflict):
 		return codes.FailedPrecondition
+	case errors.Is(err, Used):
+		return codes.AlreadyExists
 	case errors.Is(err, Limit):
 		return codes.ResourceExhausted
 	case errors.Is(err, Unavailable):

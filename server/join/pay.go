@@ -122,6 +122,8 @@ func (d *Desk) evidence(ctx context.Context, c Caller, req *api.AttestRequest) (
 	switch {
 	case errors.Is(err, nodes.ErrEvidence), errors.Is(err, store.ErrToken):
 		return nodes.Node{}, refused(err)
+	case errors.Is(err, platform.ErrUsed):
+		return nodes.Node{}, fault.New(fault.Used, "%s", plain.Text(err.Error()))
 	case errors.Is(err, platform.ErrLater):
 		return nodes.Node{}, fault.New(fault.Unavailable, "%s", plain.Text(err.Error()))
 	}
