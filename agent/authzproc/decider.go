@@ -215,7 +215,7 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, r
 			d.log.WarnContext(ctx, "connection closed", slog.String("proxy", who), slog.Any("err", err))
 		})
 		bounded.Takes(methods)
-		bounded.Known() // it is a proxy's
+		bounded.Known("") // it is a proxy's
 		to.give(ctx, authz.NewConn(bounded, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}
 }

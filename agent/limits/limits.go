@@ -289,7 +289,7 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 	kept := c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) })
 	kept.Takes(methods)
 	if c.guests.Knows(who.UID) {
-		kept.Known()
+		kept.Known("")
 	}
 	c.guests.seat(info, kept)
 	return kept, info, nil

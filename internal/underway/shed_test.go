@@ -135,7 +135,7 @@ func TestThoseGiveWayFirstOfWhomNothingIsKnownAndWhoMoveMost(t *testing.T) {
 		t.Cleanup(func() { _, _ = here.Close(), there.Close() }) // it may be closed
 		c := room.Enter(here, peer, func(who string, _ error) { gone = append(gone, who) })
 		if known {
-			c.Known()
+			c.Known("")
 		}
 		go func() { _, _ = there.Write(make([]byte, bytes)) }() // it ends with the pipe
 		for n := 0; n < bytes; {

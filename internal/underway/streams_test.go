@@ -332,7 +332,7 @@ func TestStrangersTakeNothingOfTheRoomOfThoseWhoAreKnown(t *testing.T) {
 		t.Cleanup(func() { _ = near.Close() })
 		c := r.Enter(far, peer, func(peer string, _ error) { cut = append(cut, peer) })
 		if known {
-			c.Known()
+			c.Known("")
 		}
 		var b bytes.Buffer
 		b.WriteString(http2.ClientPreface + callOf1)
@@ -351,7 +351,7 @@ func TestStrangersTakeNothingOfTheRoomOfThoseWhoAreKnown(t *testing.T) {
 	}
 	hold("agent", true, 60<<10)
 	late := hold("late", false, 10<<10)
-	late.Known() // by now
+	late.Known("") // by now
 	for i := range 8 {
 		hold(fmt.Sprintf("stranger%d", i), false, 30<<10)
 	}

@@ -209,12 +209,13 @@ func (c *Conn) Belongs(peer, share string) {
 	c.become(peer, share, true)
 }
 
-// Known counts the connection among those of peers that are known.
-func (c *Conn) Known() {
-	c.become("", "", false)
+// Known counts the connection among those of peers that are known, and, where they share one,
+// of that share, as Belongs does. Its peer is who it was.
+func (c *Conn) Known(share string) {
+	c.become("", share, false)
 }
 
-// Served is Known for a peer that is given something: it may be slow to read it.
+// Served is Known for a peer of no share that is given something: it may be slow to read it.
 func (c *Conn) Served() {
 	c.become("", "", true)
 }

@@ -58,7 +58,7 @@ func (c counting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 		in.Takes(c.methods())
 	}
 	if strings.HasPrefix(peer, "known") {
-		in.Known()
+		in.Known("")
 	}
 	return in, nil, nil
 }

@@ -211,16 +211,21 @@ func (a *Access) enter(ctx context.Context, method string) (*Caller, time.Time, 
 }
 
 // knows reports whether the peer of a complete handshake is an agent that is to be
-// served, by its host key or its SVID.
-func (a *Access) knows(p *tlsPeer) bool {
+// served, by its host key or its SVID, and returns its principal.
+func (a *Access) knows(p *tlsPeer) (principal string, ok bool) {
 	if len(p.chain()) == 0 {
-		return false
+		return "", false
 	}
 	var c Caller
 	if c.proveHostKey(p.chain()) == nil {
-		return a.cfg.Roster.ServesKey(c.HostKey)
+		agent, ok := a.cfg.Roster.ServesKey(c.HostKey)
+		if !ok {
+			return "", false
+		}
+		return a.cfg.Principal(agent.Method, agent.Selectors), true
 	}
-	return a.proveAgent(&c, p) == nil
+	err := a.proveAgent(&c, p)
+	return c.Principal, err == nil
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is

@@ -26,9 +26,10 @@ func (a *Access) Credentials(over credentials.TransportCredentials, room *underw
 // what its peer's chain has proven: a connection has one chain for all its calls.
 type verifiedCredentials struct {
 	credentials.TransportCredentials
-	// known reports whether a peer is an agent that is to be served.
-	known func(*tlsPeer) bool
-	// room counts what is sent and not read: of an address, until an agent calls.
+	// known reports whether a peer is an agent that is to be served, and returns its principal.
+	known func(*tlsPeer) (principal string, ok bool)
+	// room counts what is sent and not read: of an address, until an agent calls; of a principal
+	// from the beginning.
 	room *underway.Room
 	log  *slog.Logger
 }
@@ -36,10 +37,11 @@ type verifiedCredentials struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
-	known := false
+	principal, known := "", false
 	if t, ok := info.(credentials.TLSInfo); ok {
 		p := &tlsPeer{TLSInfo: t}
-		info, known = p, c.known(p)
+		info = p
+		principal, known = c.known(p)
 	}
 	if u, ok := raw.(*conns.Conn); ok && err == nil {
 		u.Shook(known)
@@ -52,7 +54,7 @@ func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 		_ = raw.Close() // TLS would wait for whoever does not read
 	})
 	if known {
-		kept.Known()
+		kept.Known(principal)
 	}
 	return kept, info, nil
 }

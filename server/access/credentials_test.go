@@ -1,24 +1,33 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
+	"io"
+	"log/slog"
 	"math/big"
+	"net"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials"
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/underway"
 	"signet.example/server/issuance"
 	"signet.example/store"
 )
@@ -144,4 +153,73 @@ func TestAConnectionsChainIsVerifiedOnce(t *testing.T) {
 	if _, err := a.verifySVID(p); err != nil || p.path.Load() != first {
 		t.Errorf("verified again, or refused: %v", err)
 	}
+}
+
+// shown is a handshake in which the other end shows a chain, and proves that it is its own.
+type shown struct {
+	credentials.TransportCredentials
+	chain []*x509.Certificate
+}
+
+func (s shown) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return raw, credentials.TLSInfo{State: tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: s.chain}}, nil
+}
+
+// from is a connection that comes from an address.
+type from struct {
+	net.Conn
+	addr net.IP
+}
+
+func (f from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: f.addr, Port: 1} }
+
+// A9-79: before its first whole call a connection had the room of its address, however many
+// agents of one role there were.
+func TestAConnectionIsInTheRoomOfItsRoleBeforeItCalls(t *testing.T) {
+	noon := time.Now().Truncate(time.Second)
+	root := (&testAuthority{t: t}).sign("", noon, noon.Add(time.Hour))
+	svid := []*x509.Certificate{root.sign("/signet/agent/x", noon, noon.Add(time.Hour)).cert}
+	hostKey := []*x509.Certificate{(&testAuthority{t: t}).sign("/host", noon, noon.Add(time.Hour)).cert}
+	sum := sha256.Sum256(hostKey[0].RawSubjectPublicKeyInfo)
+	for name, chain := range map[string][]*x509.Certificate{"by its SVID": svid, "by its host key": hostKey} {
+		t.Run(name, func(t *testing.T) {
+			a := accessOf(store.Agent{ID: "x", HostKey: sum[:], Method: "aws_task"})
+			a.cfg.TrustDomain, a.cfg.Roots, a.cfg.Clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return noon }
+			a.cfg.Principal = func(method string, _ []string) string { return method + ":role" }
+			var log strings.Builder
+			a.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+			room := underway.New(underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20, Share: 64 << 10})
+			for n := range byte(3) {
+				near, far := net.Pipe()
+				t.Cleanup(func() { _ = near.Close() })
+				conn, _, err := a.Credentials(shown{chain: chain}, room).ServerHandshake(from{far, net.IPv4(10, 0, 0, n)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				sent := unfinished(t, 30<<10)
+				go func() { _, _ = near.Write(sent) }() // it ends with the pipe
+				if _, err := io.ReadFull(conn, make([]byte, len(sent))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if told := log.String(); strings.Count(told, "\n") != 1 || !strings.Contains(told, "10.0.0.0") || !strings.Contains(told, "of all of aws_task:role") {
+				t.Errorf("of three, for two of which there is room, there gave way:\n%s", told)
+			}
+		})
+	}
+}
+
+// unfinished is what a client sends of a call up to the middle of its message.
+func unfinished(t *testing.T, n int) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString(http2.ClientPreface)
+	w := http2.NewFramer(&b, nil)
+	if err := w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x83}, EndHeaders: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteData(1, false, append(binary.BigEndian.AppendUint32([]byte{0}, 1<<20), make([]byte, n)...)); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -267,14 +267,14 @@ func (r *Roster) OfKey(hostKey []byte) (id string, ok bool) {
 	return id, ok
 }
 
-// ServesKey reports whether the agent that joined with this host key is to be served.
-func (r *Roster) ServesKey(hostKey []byte) bool {
+// ServesKey finds the agent that joined with this host key, where it is to be served.
+func (r *Roster) ServesKey(hostKey []byte) (store.Agent, bool) {
 	id, ok := r.OfKey(hostKey)
 	if !ok {
-		return false
+		return store.Agent{}, false
 	}
-	_, err := r.Standing(id)
-	return err == nil
+	a, err := r.Standing(id)
+	return a, err == nil
 }
 
 // Get finds an agent, banned or not.

@@ -62,11 +62,12 @@ func TestAnAgentWhoseWayInIsTakenNoMoreIsNotServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := r.Standing(method)
-		if served := method == "role:web"; (err == nil) != served || !served && (!errors.Is(err, fault.Denied) || err.Error() != "agent role:gone is not served any more: its role is gone") || r.ServesKey([]byte(method)) != served {
+		a, byKey := r.ServesKey([]byte(method))
+		if served := method == "role:web"; (err == nil) != served || !served && (!errors.Is(err, fault.Denied) || err.Error() != "agent role:gone is not served any more: its role is gone") || byKey != served || a.ID != method {
 			t.Errorf("%s: %v", method, err)
 		}
 	}
-	if r.ServesKey([]byte("nobody's")) {
+	if _, ok := r.ServesKey([]byte("nobody's")); ok {
 		t.Error("a key of nobody is served")
 	}
 }
