@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -85,32 +86,37 @@ func (b *builder) portsOfRequests() []uint32 {
 	return slices.Compact(ports)
 }
 
-// capturedConnections are the chains of what is spoken to by tcp. Bytes do not say whom they are for,
-// so the port does: one that several services have is closed, since what goes on to its
-// destination would go there in plaintext. One that is of requests, too, is theirs.
+// capturedConnections are the chains of what is spoken to by tcp. Bytes do not carry the name of
+// their service, so the port decides: a port that several services have is closed, and so is one whose
+// service has no targets now. Otherwise connections would reach another service, or go on to
+// their destination in plaintext. A port that requests have, too, belongs to these.
 func (b *builder) capturedConnections(out []outward, requests []uint32) []*listenerv3.FilterChain {
-	by := map[uint32][]outward{}
-	var ports []uint32
-	for _, o := range out {
-		if by[o.port] == nil {
-			ports = append(ports, o.port)
-		}
-		by[o.port] = append(by[o.port], o)
-	}
-	slices.Sort(ports)
+	services := b.servicesOfConnections()
 	var chains []*listenerv3.FilterChain
-	for _, p := range ports {
+	for _, p := range slices.Sorted(maps.Keys(services)) {
 		if slices.Contains(requests, p) {
 			continue
 		}
 		c := chain(closedChain+port(p), "", b.closed())
-		if o := by[p]; len(o) == 1 {
-			c = chain("tcp-"+port(p), "", b.onlyTheApplication(), b.connection("egress", o[0].to, o[0].idle, b.life.upstream, b.declaredLogs()))
+		i := slices.IndexFunc(out, func(o outward) bool { return o.port == p })
+		if services[p] == 1 && i >= 0 {
+			c = chain("tcp-"+port(p), "", b.onlyTheApplication(), b.outwardConnection(out[i]))
 		}
 		c.FilterChainMatch.DestinationPort = wrapperspb.UInt32(p)
 		chains = append(chains, c)
 	}
 	return chains
+}
+
+// servicesOfConnections counts the backends by their ports of tcp, those without targets, too.
+func (b *builder) servicesOfConnections() map[uint32]int {
+	services := map[uint32]int{}
+	for _, s := range b.plainFirst() {
+		for _, p := range tcpPortsOf(s) {
+			services[p]++
+		}
+	}
+	return services
 }
 
 // passesAll reports whether the mesh lets its nodes call what is not declared.

@@ -85,7 +85,7 @@ var kinds = []Kind{
 	{
 		Name: "not-let-out", Gets: "connection closed",
 		signs: []sign{{way: Out, closed: NotLetOut}},
-		Cause: "the application called a port that is none of its backends', or by TLS one that is, or one that several of them have for tcp, and the mesh lets nothing else out",
+		Cause: "the application called a port of tcp that several of its backends have, or whose service has no target now; or, where the mesh lets nothing else out, a port that is none of its backends', or by TLS one that is",
 		Cure:  "name the VirtualService in spec.backends of {from}, or `egressFilter: {type: ALLOW_ALL}` in the Mesh, and `signet apply -f FILE`; or leave the port or address out of what is redirected (docs/TASKS.md)",
 	},
 	{
