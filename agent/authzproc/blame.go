@@ -20,13 +20,15 @@ import (
 )
 
 const (
-	// An evaluation has 100 ms and looks at the clock at each step. One that is still
-	// under way after ten times that is in a step that nothing else can end.
+	// An evaluation has 100 ms of its thread, and looks at that after each step, or lets others
+	// go on and looks then. One that has done neither after ten times that is in a step that
+	// nothing else can end. How long it has been under way does not matter: one that is merely
+	// late ends by itself (sandbox.MostTimes).
 	evaluationTicks = 10
 	evaluationTick  = 100 * time.Millisecond
 	// idleTick is how soon an evaluation is seen where there was none.
 	idleTick = 250 * time.Millisecond
-	// stuckCPU is the processor time that it must have used itself meanwhile: half of one
+	// stuckCPU is the processor time that it must have used itself in that step: half of one
 	// processor. Without it, the process is frozen, swapped out, gets no processor or is busy
 	// with others, which no evaluation brings about.
 	stuckCPU = evaluationTicks * evaluationTick / 2
@@ -48,19 +50,19 @@ const (
 type errStuck struct{ authz.Evaluation }
 
 func (e errStuck) Error() string {
-	return fmt.Sprintf("an evaluation for %s under policy revision %s did not end within %s", e.Destination, e.Revision, evaluationTicks*evaluationTick)
+	return fmt.Sprintf("an evaluation for %s under policy revision %s is in a step that did not end within %s", e.Destination, e.Revision, evaluationTicks*evaluationTick)
 }
 
 // sight is an evaluation as it was looked at.
 type sight struct {
 	entry
 	looks int
-	used  time.Duration // of its threads' processor time, between looks at which it had the same
+	used  time.Duration // of its thread's processor time, since the first look
 	last  time.Duration // processor time of its thread
 }
 
-// watch ends when an evaluation has been under way for too long. It counts looks, not
-// time, and what the evaluation's own thread has used: a host that slept, or was too
+// watch ends when one step of an evaluation has been under way for too long. It counts looks,
+// not time, and what the evaluation's own thread has used: a host that slept, or was too
 // busy to look, has not made anything slow, nor has a process that is frozen, or busy
 // with what others ask of it. cpu is the processor time that a thread has used.
 func watch(ctx context.Context, j *journal, cpu func(thread uint32) time.Duration) error {
@@ -75,7 +77,7 @@ func watch(ctx context.Context, j *journal, cpu func(thread uint32) time.Duratio
 				s = sight{}
 			}
 			ran := cpu(e.thread)
-			if s.looks > 0 && s.thread == e.thread {
+			if s.looks > 0 && s.thread == e.thread && e.thread != noThread {
 				s.used += ran - s.last
 			}
 			s.entry, s.last = e, ran

@@ -146,6 +146,42 @@ func TestAnEvaluationThatWaitsInABusyProcessIsNotBlamed(t *testing.T) {
 	}
 }
 
+// Late is what an evaluation is on a host whose processors others have: 40 times its deadline by
+// the clock (policy/sandbox). What its threads do while it waits for its turn is not its own.
+func TestAnEvaluationThatIsMerelyLateIsNotBlamed(t *testing.T) {
+	for name, lasts := range map[string]func(j *journal, yield func()){
+		"it goes on again and again": func(_ *journal, yield func()) {
+			for range 40 {
+				time.Sleep(99 * time.Millisecond)
+				yield()
+			}
+		},
+		"it waits for a thread": func(j *journal, _ func()) {
+			slot := 0 // the first one that is free
+			j.unlock(slot)
+			time.Sleep(4 * time.Second)
+			j.goOn(slot)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := journals(t)
+				ctx, stop := context.WithCancel(t.Context())
+				seen, begun := make(chan error, 1), time.Now()
+				busy := func(uint32) time.Duration { return time.Since(begun) } // each thread, whatever it does
+				go func() { seen <- watch(ctx, ours, busy) }()
+				yield, end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})
+				lasts(theirs, yield)
+				end()
+				stop()
+				if err := <-seen; err != nil {
+					t.Errorf("one that is late: %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestTheJournalHoldsAsManyEvaluationsAsAreMadeAtATime(t *testing.T) {
 	ours, f, err := newJournal()
 	if err != nil {

@@ -74,7 +74,7 @@ func mapJournal(f *os.File, prot int) (*journal, error) {
 func (j *journal) Close() error { return unix.Munmap(j.memory) }
 
 // turn of a slot is even while it is free, odd while it is in use, and another one
-// for each evaluation.
+// for each evaluation, and each time that one goes on after it let others.
 func (j *journal) turn(slot int) *uint32 {
 	return (*uint32)(unsafe.Pointer(&j.memory[slot*slotBytes])) //nolint:gosec // aligned: slots are
 }
@@ -84,6 +84,22 @@ func (j *journal) lock(slot int) {
 	runtime.LockOSThread()
 	atomic.StoreUint32(j.thread(slot), uint32(unix.Gettid())) //nolint:gosec // positive
 }
+
+// unlock gives the thread up: what that does from now on is not the evaluation's.
+func (j *journal) unlock(slot int) {
+	atomic.StoreUint32(j.thread(slot), noThread)
+	runtime.UnlockOSThread()
+}
+
+// goOn locks again after unlock. The turn is another one, and odd still: whoever lets others go on
+// has ended its step, and the next step is watched from its own beginning.
+func (j *journal) goOn(slot int) {
+	atomic.AddUint32(j.turn(slot), 2)
+	j.lock(slot)
+}
+
+// noThread is that of an evaluation which waits for one.
+const noThread = 0
 
 // thread is that of a slot's evaluation.
 func (j *journal) thread(slot int) *uint32 {
@@ -105,9 +121,9 @@ func (j *journal) begin(e authz.Evaluation) (yield, end func()) {
 		copy(at[4+len(d):], r)
 		atomic.AddUint32(j.turn(slot), 1)
 		yield = func() {
-			runtime.UnlockOSThread()
+			j.unlock(slot)
 			runtime.Gosched()
-			j.lock(slot)
+			j.goOn(slot)
 		}
 		return yield, func() {
 			atomic.AddUint32(j.turn(slot), 1)
@@ -122,7 +138,7 @@ func (j *journal) begin(e authz.Evaluation) (yield, end func()) {
 // entry is a slot in use.
 type entry struct {
 	turn   uint32
-	thread uint32 // that makes it, of the process
+	thread uint32 // that makes it, of the process, or noThread
 	authz.Evaluation
 }
 
