@@ -168,6 +168,21 @@ func TestAServiceAccountHasAsManyAgentsAsItMayAndItsPodsComeBack(t *testing.T) {
 	wantCode(t, err, codes.PermissionDenied, "its service account")
 }
 
+// A9-75: it waited for its next token once its NodeGroup was there.
+func TestATokenOfAPodThatIsInNoGroupStaysGoodUntilItIsInOne(t *testing.T) {
+	r, c := newPods(t)
+	orders := parts.Pod{Namespace: "shop", ServiceAccount: "orders", Name: "orders-1", UID: "6f1c0c2e-6f0e-4ac1-9d1a-0f8f6f1f7d11"}
+	token := c.Sign(c.Claims(orders, forPods))
+	for range 2 {
+		_, err := r.joinsAsPod(token)
+		wantCode(t, err, codes.Unavailable, "no NodeGroup's selectors fit", "k8s_psat:service_account:prod/shop/orders")
+	}
+	r.apply(groupOf("orders-pods", "k8s_psat:service_account:prod/shop/orders"))
+	if _, err := r.joinsAsPod(token); err != nil {
+		t.Error(err)
+	}
+}
+
 // The keys of a cluster whose API server nobody outside reaches are in a file.
 func TestKeysOfAClusterInAFileAreReadAndNotFetched(t *testing.T) {
 	c := parts.NewCluster(t)

@@ -8,6 +8,7 @@ import (
 
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/platform"
+	"signet.example/identity"
 	"signet.example/server/check"
 	"signet.example/server/fault"
 	"signet.example/server/roster"
@@ -18,6 +19,14 @@ func (s *server) vouching() platform.Server {
 	return platform.Server{
 		Tokens: platformTokens{s.issuers}, Once: s.store,
 		Quota: quota{newLimiters(joinsPerSecond, joinsBurst), s.roster, s.cfg.Join.Quota},
+		Group: func(selectors []string) error {
+			has, err := identity.ParseSelectors(selectors)
+			if err != nil {
+				return err
+			}
+			_, err = groupOf(s.model(), nodes.Node{Method: has[0].Type, Selectors: has}) // each method gives some
+			return err
+		},
 	}
 }
 

@@ -62,7 +62,7 @@ func config(aws *parts.STS, roles ...string) awscaller.Config {
 func verifier(t testing.TB, cfg awscaller.Config) (*awscaller.Verifier, *kept) {
 	t.Helper()
 	k := &kept{used: map[string]bool{}}
-	v, err := cfg.Open(platform.Server{Once: k, Quota: k})
+	v, err := cfg.Open(platform.Server{Once: k, Quota: k, Group: func([]string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence, trustDomain string, c
 	if err != nil {
 		return nil, err
 	}
-	first, err := v.server.Use(ctx, Principal(sels.Strings()), nil, platform.Hash(Name, e.Signature), now, signed.Add(maxAge))
+	first, err := v.server.Use(ctx, Principal(sels.Strings()), sels.Strings(), nil, platform.Hash(Name, e.Signature), now, signed.Add(maxAge))
 	switch {
 	case err != nil:
 		return nil, err

@@ -140,7 +140,7 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challe
 	if err != nil {
 		return nil, err
 	}
-	first, err := v.server.Use(ctx, Principal(sels.Strings()), nil, id, now, t.Expires)
+	first, err := v.server.Use(ctx, Principal(sels.Strings()), sels.Strings(), nil, id, now, t.Expires)
 	switch {
 	case err != nil:
 		return nil, err

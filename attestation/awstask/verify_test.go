@@ -96,7 +96,7 @@ func config(aws *parts.STS, roles ...string) awstask.Config {
 func verifier(t testing.TB, aws *parts.STS, roles ...string) (*awstask.Verifier, *read) {
 	t.Helper()
 	tokens := &read{now: time.Now()}
-	v, err := config(aws, roles...).Open(platform.Server{Tokens: tokens, Once: &used{until: map[string]time.Time{}}, Quota: &quota{}})
+	v, err := config(aws, roles...).Open(platform.Server{Tokens: tokens, Once: &used{until: map[string]time.Time{}}, Quota: &quota{}, Group: func([]string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 	one, other := parts.NewSTS(t, account), parts.NewSTS(t, "210987654321")
 	tokens, once := &read{now: time.Now()}, &used{until: map[string]time.Time{}}
 	cfg := awstask.Config{Accounts: append(config(one, one.ARN("web")).Accounts, config(other, other.ARN("web")).Accounts...)}
-	v, err := cfg.Open(platform.Server{Tokens: tokens, Once: once, Quota: &quota{}})
+	v, err := cfg.Open(platform.Server{Tokens: tokens, Once: once, Quota: &quota{}, Group: func([]string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 func TestATokenTakesOfItsRolesQuotaWhenAllElseIsGoodAndBeforeItIsUsedUp(t *testing.T) {
 	aws := parts.NewSTS(t, account)
 	tokens, once, left := &read{now: time.Now()}, &used{until: map[string]time.Time{}}, &quota{}
-	v, err := config(aws, aws.ARN("web")).Open(platform.Server{Tokens: tokens, Once: once, Quota: left})
+	v, err := config(aws, aws.ARN("web")).Open(platform.Server{Tokens: tokens, Once: once, Quota: left, Group: func([]string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func clusterOf(c *parts.Cluster) k8spsat.Cluster {
 func verifier(t *testing.T, clusters ...k8spsat.Cluster) (*k8spsat.Verifier, *read) {
 	t.Helper()
 	r := &read{used: map[string]bool{}}
-	v, err := k8spsat.Config{Clusters: clusters}.Open(platform.Server{Tokens: r, Once: r, Quota: r})
+	v, err := k8spsat.Config{Clusters: clusters}.Open(platform.Server{Tokens: r, Once: r, Quota: r, Group: func([]string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, now ti
 	sels, key = p.selectors(), platform.Hash(Name, t.Issuer, p.uid)
 	// What is signed, and not the signature, which of ECDSA has two forms; not every cluster has a jti.
 	id := platform.Hash(Name, "token", token[:strings.LastIndexByte(token, '.')])
-	first, err := v.server.Use(ctx, Principal(sels.Strings()), key, id, now, t.Expires)
+	first, err := v.server.Use(ctx, Principal(sels.Strings()), sels.Strings(), key, id, now, t.Expires)
 	switch {
 	case err != nil:
 		return nil, nil, err

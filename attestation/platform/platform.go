@@ -78,18 +78,23 @@ type Server struct {
 	Tokens Tokens
 	Once   Once
 	Quota  Quota
+	// Group returns why a host with these selectors is in no group. It is called by any goroutine.
+	Group func(selectors []string) error
 }
 
-// Use uses up good evidence, which ends then, for an agent of a principal, and reports whether it
-// is used for the first time. Only what is good comes here, so that nobody takes of the quota of
-// somebody else; what finds nothing left there is not used up, and what was used takes nothing.
-func (s Server) Use(ctx context.Context, principal string, key, id []byte, now, end time.Time) (first bool, err error) {
+// Use uses up good evidence, which ends then, for an agent of a principal with these selectors,
+// and reports whether it is used for the first time. Only what is good comes here, so that nobody takes of the quota of
+// somebody else; what finds nothing left there, or no group, is not used up, and what was used takes nothing.
+func (s Server) Use(ctx context.Context, principal string, selectors []string, key, id []byte, now, end time.Time) (first bool, err error) {
 	used, err := s.Once.Used(ctx, id, now)
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("%w: %w", ErrNotNow, err)
 	case used:
 		return false, nil
+	}
+	if err := s.Group(selectors); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNotNow, err)
 	}
 	if err := s.Quota.Take(principal, key); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrNotNow, err)

@@ -41,9 +41,10 @@ func (b *books) Take(string, []byte) error {
 // A9-76: who had one token that was used kept all other pods of its service account out with it.
 func TestWhatWasUsedTakesNothingOfTheQuotaAndWritesNothing(t *testing.T) {
 	b := &books{used: map[string]bool{}}
-	s, now := platform.Server{Once: b, Quota: b}, time.Now()
+	var nowhere error
+	s, now := platform.Server{Once: b, Quota: b, Group: func([]string) error { return nowhere }}, time.Now()
 	use := func(id string) (bool, error) {
-		return s.Use(t.Context(), "role", nil, []byte(id), now, now.Add(time.Minute))
+		return s.Use(t.Context(), "role", nil, nil, []byte(id), now, now.Add(time.Minute))
 	}
 	if first, err := use("one"); !first || err != nil || b.took != 1 || b.wrote != 1 {
 		t.Fatalf("%v, %v: took %d, wrote %d", first, err, b.took, b.wrote)
@@ -56,7 +57,11 @@ func TestWhatWasUsedTakesNothingOfTheQuotaAndWritesNothing(t *testing.T) {
 	if b.took != 1 || b.wrote != 1 {
 		t.Errorf("a hundred replays took %d, and wrote %d", b.took-1, b.wrote-1)
 	}
-	b.beat = true
+	nowhere = errors.New("no group fits")
+	if _, err := use("two"); !errors.Is(err, nowhere) || !errors.Is(err, platform.ErrNotNow) || b.took != 1 || b.wrote != 1 {
+		t.Errorf("in no group: %v: took %d, and wrote %d", err, b.took-1, b.wrote-1)
+	}
+	nowhere, b.beat = nil, true
 	if first, err := use("two"); first || err != nil {
 		t.Errorf("used elsewhere since it was looked at: %v, %v", first, err)
 	}
