@@ -159,11 +159,12 @@ func (asReceived) message(*builder) proto.Message {
 }
 
 // passedOn carries bytes to the destination that they had. Who calls is asked as everywhere: the
-// proxy's user may be let through where others are not.
+// proxy's user may be let through where others are not. An idle connection ends as those to
+// backends do: one whose other end went away silently would have a place of mostPassing forever.
 func (b *builder) passedOn(name, cluster string) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{
 		b.onlyTheApplication(),
-		b.connection("egress", []weighted{{cluster, 1}}, 0, 0, b.declaredLogs()),
+		b.connection("egress", []weighted{{cluster, 1}}, mesh.DefaultTCPIdle, 0, b.declaredLogs()),
 	}}
 }
 

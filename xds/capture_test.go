@@ -3,8 +3,10 @@ package xds_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
 	"signet.example/ads"
 	"signet.example/test/invariants"
@@ -38,6 +40,25 @@ func TestAPortWhoseServiceHasNoTargetsIsClosed(t *testing.T) {
 		}
 		if got := strings.Join(names, " "); got != want {
 			t.Errorf("%s: %s, want %s", dir, got, want)
+		}
+	}
+}
+
+func TestAConnectionThatIsPassedOnEndsWhenItIsIdle(t *testing.T) {
+	closed := wayOut(t, "testdata/captured").GetFilterChains()
+	for name, c := range map[string]*listenerv3.FilterChain{
+		"passed": wayOut(t, "testdata/redirected").GetDefaultFilterChain(), "platform": closed[len(closed)-1],
+	} {
+		var p tcpv3.TcpProxy
+		filters := c.GetFilters()
+		if c.GetName() != name {
+			t.Fatalf("the chain is %s, want %s", c.GetName(), name)
+		}
+		if err := filters[len(filters)-1].GetTypedConfig().UnmarshalTo(&p); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.GetIdleTimeout().AsDuration(); got != time.Hour {
+			t.Errorf("%s: idle for %v, want an hour", name, got)
 		}
 	}
 }
