@@ -115,13 +115,16 @@ func (e Egress) String() string {
 	return e.AddrPort.String()
 }
 
+// EgressListenerPrefix begins the names of the listeners that applications call.
+const EgressListenerPrefix = "lds_egress_"
+
 // Listener is the name of the listener there: App Mesh's, where a Unix socket has its
 // path in the place of address and port.
 func (e Egress) Listener() string {
 	if e.Socket != "" {
-		return "lds_egress_" + UnixPrefix + e.Socket
+		return EgressListenerPrefix + UnixPrefix + e.Socket
 	}
-	return "lds_egress_" + e.Addr().String() + "_" + strconv.FormatUint(uint64(e.Port()), 10)
+	return EgressListenerPrefix + e.Addr().String() + "_" + strconv.FormatUint(uint64(e.Port()), 10)
 }
 
 // Validate refuses an outbound listener that other hosts reach, unless that was

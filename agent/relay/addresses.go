@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -149,20 +150,20 @@ func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain
 	var rest []*ads.Resource
 	var without []LeftOut
 	for _, r := range set.Type(ads.ListenerType) {
-		if at, ok := listens(r); ok {
-			inbound, port := strings.HasPrefix(r.Name, ingressPrefix), uint32(at.Port())
-			err := t.free(name, []netip.AddrPort{at})
+		if at := listens(r); len(at) > 0 {
+			inbound, port := strings.HasPrefix(r.Name, ingressPrefix), uint32(at[0].Port())
+			err := t.free(name, at)
 			if err == nil && inbound {
 				err = t.serve(name, of, port)
 			}
 			if err == nil {
-				err = t.claim(name, []netip.AddrPort{at})
+				err = t.claim(name, at)
 			}
 			if err != nil {
 				without = append(without, LeftOut{r.Name, err.Error()})
 				continue
 			}
-			needs = append(needs, at)
+			needs = append(needs, at...)
 			if inbound {
 				serves = append(serves, port)
 			}
@@ -207,26 +208,32 @@ func overlap(a, b netip.AddrPort) bool {
 func needed(set *ads.Set, sh proxy.Shape) []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, r := range set.Type(ads.ListenerType) {
-		if sh.ServiceAddresses && !strings.HasPrefix(r.Name, ingressPrefix) && r.Name != sh.Egress.Listener() {
+		if sh.ServiceAddresses && strings.HasPrefix(r.Name, proxy.EgressListenerPrefix) && r.Name != sh.Egress.Listener() {
 			continue
 		}
-		if at, ok := listens(r); ok {
-			list = append(list, at)
-		}
+		list = append(list, listens(r)...)
 	}
 	return list
 }
 
-// listens is where a listener does, if Envoy would take it.
-func listens(r *ads.Resource) (netip.AddrPort, bool) {
+// listens are the addresses at which a listener does, if Envoy would take it: its own first.
+func listens(r *ads.Resource) []netip.AddrPort {
 	var l listenerv3.Listener
 	if proto.Unmarshal(r.Body, &l) != nil {
-		return netip.AddrPort{}, false
+		return nil
 	}
-	at := l.GetAddress().GetSocketAddress()
-	addr, err := netip.ParseAddr(at.GetAddress())
-	if err != nil || at.GetPortValue() > 65535 {
-		return netip.AddrPort{}, false
+	all := []*corev3.Address{l.GetAddress()}
+	for _, more := range l.GetAdditionalAddresses() {
+		all = append(all, more.GetAddress())
 	}
-	return netip.AddrPortFrom(addr.Unmap(), uint16(at.GetPortValue())), true //nolint:gosec // at most 65535
+	var list []netip.AddrPort
+	for _, a := range all {
+		at := a.GetSocketAddress()
+		addr, err := netip.ParseAddr(at.GetAddress())
+		if err != nil || at.GetPortValue() > 65535 {
+			continue
+		}
+		list = append(list, netip.AddrPortFrom(addr.Unmap(), uint16(at.GetPortValue()))) //nolint:gosec // at most 65535
+	}
+	return list
 }

@@ -63,6 +63,50 @@ func TestEveryListenerOfASetCountsAsTaken(t *testing.T) {
 	}
 }
 
+func TestAProxyDoesNotRunWithoutAnAddressToWhichConnectionsAreRedirected(t *testing.T) {
+	at := func(text string) *corev3.Address {
+		a := netip.MustParseAddrPort(text)
+		return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: a.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		}}}
+	}
+	sh := proxy.Shape{App: "127.0.0.1", ServiceAddresses: true, Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.1:15001")}}
+	var rs []*ads.Resource
+	for name, at := range map[string][]*corev3.Address{
+		proxy.CapturePrefix + "0.0.0.0_15000":               {at("0.0.0.0:15000"), at("[::]:15000")},
+		sh.Egress.Listener():                                {at("127.0.0.1:15001"), at("[::1]:15001")},
+		proxy.EgressListenerPrefix + "127.128.0.7_8080":     {at("127.128.0.7:8080")},
+		proxy.EgressListenerPrefix + "unix:/run/x/out.sock": {{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/run/x/out.sock"}}}},
+	} {
+		l := &listenerv3.Listener{Name: name, Address: at[0]}
+		for _, more := range at[1:] {
+			l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: more})
+		}
+		r, err := ads.NewResource(ads.ListenerType, name, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range []string{"127.0.0.3:15000", "[::1]:15000", "127.0.0.1:15001", "[::1]:15001"} {
+		var k addresses
+		if err := k.claim("another", []netip.AddrPort{netip.MustParseAddrPort(taken)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.claim("one", needed(set, sh)); err == nil || !strings.Contains(err.Error(), "proxy another listens on "+taken) {
+			t.Errorf("%s is another's: %v", taken, err)
+		}
+		_, without, err := k.granted("one", subscriptionKey{shape: sh}, set, time.Second)
+		if err != nil || len(without) != 1 {
+			t.Errorf("%s is another's: without %v, %v", taken, without, err)
+		}
+	}
+}
+
 func TestOfSeveralTakenAddressesOneIsToldAlways(t *testing.T) {
 	at := netip.MustParseAddrPort
 	var k addresses

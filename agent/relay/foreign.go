@@ -122,10 +122,11 @@ func (v *View) listening(users []uint32) (ports []uint32, silent bool, unknown s
 	}
 	has, _ := v.view.Holding(ads.ListenerType)
 	for _, l := range has {
-		at, ok := listens(l)
-		if !ok || !strings.HasPrefix(l.Name, ingressPrefix) {
+		all := listens(l)
+		if len(all) == 0 || !strings.HasPrefix(l.Name, ingressPrefix) {
 			continue
 		}
+		at := all[0]
 		owners, err := attestation.ListenerOwners(at)
 		if err == nil {
 			err = heldBy(owners, users)
