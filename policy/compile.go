@@ -58,9 +58,17 @@ type program struct {
 	contested []string
 }
 
+// mostSlow are the slow evaluations of one destination that go on or wait, each of which has one of
+// the 256 turns of authz meanwhile: an eighth of them, so that others are left to other destinations.
+const mostSlow = 32
+
 // slowLanes are those of slow evaluations, by destination: one that used up its time is only ever
 // answered by an error.
-var slowLanes = sync.OnceValue(lanes.New)
+var slowLanes = sync.OnceValue(func() *lanes.Lanes {
+	l := lanes.New()
+	l.Most = mostSlow
+	return l
+})
 
 // query is a compiled query; both parts may be used by many goroutines.
 type query struct {

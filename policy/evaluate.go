@@ -30,7 +30,7 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 		return Decision{}, fmt.Errorf("evaluate: %w", err)
 	}
 	defer c.store.Abort(ctx, txn)
-	b := sandbox.New(ctx, sandbox.MaxTime, sandbox.MaxSteps, func(within time.Duration) func(bool) {
+	b := sandbox.New(ctx, sandbox.MaxTime, sandbox.MaxSteps, func(within time.Duration) func(time.Duration) {
 		return c.lanes.Enter(in.Destination.ID.String(), within)
 	})
 	e := &evaluation{c: c, program: program, without: without, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}

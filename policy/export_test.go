@@ -23,5 +23,5 @@ func SlowAtOnce() int { return slowLanes().Busy() }
 // HoldLane keeps a destination's lane until what it returns is called.
 func HoldLane(destination string) (leave func()) {
 	leaveLane := slowLanes().Enter(destination, time.Second)
-	return func() { leaveLane(false) }
+	return func() { leaveLane(0) }
 }

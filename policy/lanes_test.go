@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/policy"
+	"signet.example/policy/sandbox"
 )
 
 // Six callers repeat a request that costs an evaluation its whole time. Their
@@ -55,6 +57,39 @@ func TestADearCallIsMadeInTheLaneOnly(t *testing.T) {
 	}
 	if made := after.TotalAlloc - before.TotalAlloc; made > 1<<20 {
 		t.Errorf("%d KiB were made before it", made>>10)
+	}
+}
+
+// Who waits for the lane has a turn of authz meanwhile, of which others need some.
+func TestOfOneDestinationSoManySlowEvaluationsWait(t *testing.T) {
+	slow := compile(t, "package signet.authz\n\nallow contains \"x\" if {\n\tevery x in numbers.range(1, 3000) { x > 0 }\n}\n")
+	in := call("GET", "/", web)
+	in.Destination.ID = spiffeid.RequireFromString(fmt.Sprintf("spiffe://prod.example/shop/of-%d", time.Now().UnixNano())) // its lane rests from no run before
+	leave := policy.HoldLane(in.Destination.ID.String())
+	const asked, most = 40, 32 // of which one holds it
+	ended := make(chan error, asked)
+	for range asked {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			_, err := slow.Evaluate(sandbox.Yielding(t.Context(), runtime.Gosched), in)
+			ended <- err
+		}()
+	}
+	for range asked - (most - 1) {
+		if err := <-ended; !errors.Is(err, sandbox.ErrLimit) {
+			t.Errorf("one of too many: %v", err)
+		}
+	}
+	leave()
+	went := 0
+	for range most - 1 {
+		if err := <-ended; err == nil {
+			went++
+		}
+	}
+	if went == 0 {
+		t.Error("none that waited went on")
 	}
 }
 

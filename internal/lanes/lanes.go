@@ -12,13 +12,15 @@ import (
 	"time"
 )
 
-// rest is how long a lane rests after work that used up its time, as a multiple of that.
+// rest is how long a lane rests after work that used up its time, as a multiple of what it spent.
 const rest = 3
 
 // Lanes let of one owner one piece of work on at a time, and of all together one less than
 // there are processors, so that whoever repeats the dearest gets no more than a part of one.
 // The rest wait without using any, each at most until its own time is over.
 type Lanes struct {
+	Most int // of one owner that go on or wait; 0 is any number
+
 	all chan struct{}
 
 	mu sync.Mutex
@@ -41,12 +43,16 @@ func Of(n int) *Lanes {
 // Busy is how many go on now.
 func (l *Lanes) Busy() int { return len(l.all) }
 
-// Enter waits for both and returns what gives them back, or nil when time is over. Where the
-// work was over its time, the lane rests for a multiple of what it took.
-func (l *Lanes) Enter(owner string, within time.Duration) (leave func(over bool)) {
+// Enter waits for both and returns what gives them back, or nil when time is over, or as many
+// wait as may. Where the work used up its time, spent is that, of which a multiple is the lane's
+// rest; else it is 0.
+func (l *Lanes) Enter(owner string, within time.Duration) (leave func(spent time.Duration)) {
+	own := l.use(owner)
+	if own == nil {
+		return nil
+	}
 	timer := time.NewTimer(within)
 	defer timer.Stop()
-	own := l.use(owner)
 	select {
 	case own.busy <- struct{}{}:
 	case <-timer.C:
@@ -60,21 +66,21 @@ func (l *Lanes) Enter(owner string, within time.Duration) (leave func(over bool)
 		l.release(owner)
 		return nil
 	}
-	begun := time.Now()
-	return func(over bool) {
+	return func(spent time.Duration) {
 		<-l.all
 		free := func() {
 			<-own.busy
 			l.release(owner)
 		}
-		if over {
-			time.AfterFunc(rest*time.Since(begun), free)
+		if spent > 0 {
+			time.AfterFunc(rest*spent, free)
 			return
 		}
 		free()
 	}
 }
 
+// use returns an owner's lane, which release gives back, or nil where as many use it as may.
 func (l *Lanes) use(owner string) *lane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,6 +88,9 @@ func (l *Lanes) use(owner string) *lane {
 	if own == nil {
 		own = &lane{busy: make(chan struct{}, 1)}
 		l.of[owner] = own
+	}
+	if l.Most > 0 && own.users >= l.Most {
+		return nil
 	}
 	own.users++
 	return own

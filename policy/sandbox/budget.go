@@ -72,14 +72,16 @@ type Budget struct {
 	own         bool          // has its thread to itself
 	ran, thread time.Duration // what it had used of a processor when it came to its thread, and what that had
 
-	lane  Lane
-	leave func(over bool) // of the lane that it is in, else nil
+	lane     Lane
+	leave    func(spent time.Duration) // of the lane that it is in, else nil
+	unturned bool                      // its turn in the lane did not come
 }
 
 // Lane keeps slow evaluations out of the way of others: it waits until this one may go on, for
-// within at most, and returns what must be called with whether it used up its time when it has
-// ended; nil where its turn did not come. A nil Lane lets all go on.
-type Lane func(within time.Duration) (leave func(over bool))
+// within at most, and returns what must be called when it has ended, with what it has had of a
+// processor where it passed a limit, else with 0; nil where its turn did not come. A nil Lane lets
+// all go on.
+type Lane func(within time.Duration) (leave func(spent time.Duration))
 
 // yielding is the key of what lets others go on.
 type yielding struct{}
@@ -114,6 +116,14 @@ func (b *Budget) used(took time.Duration) time.Duration {
 	return took
 }
 
+// lasts is how long the evaluation may take by the clock.
+func (b *Budget) lasts() time.Duration {
+	if b.own {
+		return MostTimes * b.time
+	}
+	return b.time
+}
+
 // Cancel implements topdown.Cancel.
 func (b *Budget) Cancel() { b.over = true }
 
@@ -126,8 +136,9 @@ func (b *Budget) Cancelled() bool {
 	b.left--
 	took := time.Since(b.begun)
 	if b.lane != nil && b.leave == nil && b.slow(took) {
-		b.leave = b.lane(b.time - b.used(took))
-		if b.over = b.leave == nil; b.over { // its turn did not come within its time
+		b.leave = b.lane(b.lasts() - took)
+		if b.unturned = b.leave == nil; b.unturned {
+			b.over = true
 			return true
 		}
 		took = time.Since(b.begun)
@@ -135,7 +146,7 @@ func (b *Budget) Cancelled() bool {
 	if took-b.gaveWay > giveWay {
 		took = b.yield(took)
 	}
-	b.over = b.left < 0 || took > b.time && (took > MostTimes*b.time || b.used(took) > b.time) || b.left%16 == 0 && b.gaveUp() != nil
+	b.over = b.left < 0 || took > b.time && (took > b.lasts() || b.used(took) > b.time) || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
 }
 
@@ -173,15 +184,23 @@ func (b *Budget) charge(bytes, work int) error {
 
 // Done must be called when the evaluation has ended.
 func (b *Budget) Done() {
-	if b.leave != nil {
-		b.leave(b.over)
-		b.leave = nil
+	if b.leave == nil {
+		return
 	}
+	var spent time.Duration
+	if b.over {
+		spent = min(b.used(time.Since(b.begun)), b.time)
+	}
+	b.leave(spent)
+	b.leave = nil
 }
 
 // Explain makes an error that may be recorded of the evaluator's.
 func (b *Budget) Explain(err error) error {
 	if b.over {
+		if b.unturned {
+			return fmt.Errorf("%w: too many slow evaluations for the same destination, or all, are before it", ErrLimit)
+		}
 		if b.left < 0 {
 			return fmt.Errorf("%w: more than %d steps", ErrLimit, b.steps)
 		}

@@ -139,12 +139,12 @@ type lane struct {
 	name string
 }
 
-func (l lane) Enter(owner string, _ time.Duration) func(bool) {
+func (l lane) Enter(owner string, _ time.Duration) func(time.Duration) {
 	l.note("%s of %s", l.name, owner)
 	if l.late {
 		return nil
 	}
-	return func(bool) { l.note("its turn is over") }
+	return func(time.Duration) { l.note("its turn is over") }
 }
 
 // host is at an address and has a key, which is its instance too.

@@ -28,7 +28,7 @@ type Limits interface {
 type Lanes interface {
 	// Enter waits for the owner's turn, for so long at most, and returns how to end it; nil where
 	// it did not come.
-	Enter(owner string, within time.Duration) (leave func(over bool))
+	Enter(owner string, within time.Duration) (leave func(spent time.Duration))
 }
 
 // inLane is how long a caller waits for its turn; it has no longer for its connection.
@@ -108,7 +108,7 @@ func (d *Desk) inTurn(ctx context.Context, c Caller, wait bool, in Lanes, do fun
 		if leave == nil {
 			return fault.Limit
 		}
-		defer leave(false)
+		defer leave(0)
 	}
 	if err := ctx.Err(); err != nil { // its connection gave way meanwhile
 		return err
