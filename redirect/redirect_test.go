@@ -43,6 +43,7 @@ func TestRulesAreWrittenAsNftReadsThem(t *testing.T) {
 	chain prerouting {
 		type nat hook prerouting priority -100; policy accept;
 		meta l4proto != tcp return
+		fib daddr type != local return
 		fib saddr type local return
 		tcp dport 8080 redirect to :15000
 		tcp dport 9090 redirect to :15000
@@ -214,6 +215,8 @@ func TestConnectionsAreLedWhereTheRulesSay(t *testing.T) {
 	for _, at := range []string{"203.0.113.7/32", "10.231.0.9/24", "192.0.2.77/32", "169.254.170.2/32", "2001:db9::7/128", "2001:db8:1::2/64"} {
 		ip(append(strings.Fields(parts.OnAnotherHost()), "ip", "addr", "add", at, "dev", "wire", "nodad")...)
 	}
+	// It calls one more by this host, as containers behind a bridge do.
+	ip(append(strings.Fields(parts.OnAnotherHost()), "ip", "route", "add", "198.51.100.7", "via", parts.ThisHost)...)
 	for at, name := range map[string]string{
 		"127.0.0.1:15001": "way out", "[::1]:15001": "way out", "0.0.0.0:15000": "way in", "0.0.0.0:8080": "application", "0.0.0.0:7070": "another",
 	} {
@@ -243,6 +246,7 @@ func TestConnectionsAreLedWhereTheRulesSay(t *testing.T) {
 	parts.FromAnotherHost(t, func() {
 		expect("from another host", parts.ThisHost+":8080", "way in")
 		expect("from another host, a port that is not the application's", parts.ThisHost+":7070", "another")
+		expect("from another host, by this one to a third", "198.51.100.7:8080", "")
 	})
 	if err := redirect.Up(redirect.Rules{EgressPort: 15001, OnlyUIDs: []uint32{1000}, IPv4Only: true}); err != nil {
 		t.Fatal(err)

@@ -120,9 +120,10 @@ func (r Rules) outgoing() []statement {
 	return rules
 }
 
-// incoming are the rules for connections from other hosts.
+// incoming are the rules for connections from other hosts to this one: a host that forwards for
+// containers has theirs, too, to ports of any host.
 func (r Rules) incoming() []statement {
-	rules := append(r.considered(), leave(sourceHere()))
+	rules := append(r.considered(), leave(destinationElsewhere()), leave(sourceHere()))
 	for _, p := range r.AppPorts {
 		rules = append(rules, lead(r.IngressPort, toPort(p)))
 	}

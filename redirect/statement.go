@@ -73,16 +73,21 @@ func over(family byte) []expr.Any {
 }
 
 func destinationHere() statement {
-	return here("daddr", &expr.Fib{Register: register, ResultADDRTYPE: true, FlagDADDR: true})
+	return statement{"fib daddr type local", ofType(&expr.Fib{FlagDADDR: true}, expr.CmpOpEq)}
+}
+
+func destinationElsewhere() statement {
+	return statement{"fib daddr type != local", ofType(&expr.Fib{FlagDADDR: true}, expr.CmpOpNeq)}
 }
 
 func sourceHere() statement {
-	return here("saddr", &expr.Fib{Register: register, ResultADDRTYPE: true, FlagSADDR: true})
+	return statement{"fib saddr type local", ofType(&expr.Fib{FlagSADDR: true}, expr.CmpOpEq)}
 }
 
-// here fits addresses of this network namespace, those of loopback among them.
-func here(end string, of *expr.Fib) statement {
-	return statement{"fib " + end + " type local", []expr.Any{of, equals(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}}
+// ofType compares an end with the addresses of this network namespace, those of loopback among them.
+func ofType(end *expr.Fib, op expr.CmpOp) []expr.Any {
+	end.Register, end.ResultADDRTYPE = register, true
+	return []expr.Any{end, &expr.Cmp{Op: op, Register: register, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)}}
 }
 
 func ofUser(uid uint32) statement {
