@@ -273,6 +273,10 @@ func (b *builder) node(r *Resource) {
 	n.Observed = b.observed(r)
 	n.AccessLog, n.LogFormat = s.Logging.File(), s.Logging.format()
 	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
+	if of, ok := n.Namesake(); ok {
+		all := b.graph.namesakes
+		b.graph.namesakes = all.With(of, all.Get(of).With(r.graphName(), struct{}{}))
+	}
 }
 
 // ports are those of a virtual node's listeners.

@@ -21,6 +21,9 @@ type Graph struct {
 	gatewayRoutes ordered.Map[Name, *GatewayRoute]
 	// addressed are the services of meshes that give them addresses, by these.
 	addressed ordered.Map[serviceAddress, Name]
+	// namesakes are the nodes that are found by DNS under the name of a service, by that name;
+	// the service need not be there.
+	namesakes ordered.Map[Name, ordered.Map[Name, struct{}]]
 
 	// What a change is resolved by.
 	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references
@@ -119,6 +122,20 @@ func (n *VirtualNode) DiscoveredAs() string {
 		return m.ServiceName + "." + m.NamespaceName
 	}
 	return ""
+}
+
+// Namesake is the service whose name is the one by which a node is found by DNS; it need not be
+// there. ok is false where a node is found otherwise.
+func (n *VirtualNode) Namesake() (service Name, ok bool) {
+	if n == nil || n.DNS == nil {
+		return Name{}, false
+	}
+	return nameInDNS(n.Mesh, n.DNS.Hostname), true
+}
+
+// nameInDNS is the service of a name, which is the same with a dot at its end.
+func nameInDNS(mesh, name string) Name {
+	return NameOf(KindVirtualService, mesh, strings.TrimSuffix(name, "."))
 }
 
 // Callee is a service that a node declares to call, and how.

@@ -79,6 +79,7 @@ func (b *builder) remove(r *Resource) {
 	g, name := b.graph, r.graphName()
 	b.unlink(name)
 	b.unaddress(name)
+	b.unnamesake(g.nodes.Get(name))
 	g.objects, g.named = g.objects.Without(r.objectKey()), g.named.Without(name)
 	g.nodes, g.routers, g.services, g.gatewayRoutes = g.nodes.Without(name), g.routers.Without(name), g.services.Without(name), g.gatewayRoutes.Without(name)
 }

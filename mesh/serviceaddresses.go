@@ -71,27 +71,13 @@ func (s *ServiceAddresses) of(n Name) netip.Addr {
 	return proxy.ServiceAddress(n.Mesh, n.Name, within)
 }
 
-// AddressOf is the loopback address of a virtual service, at which proxies that were asked to
-// have their applications call it; not valid where its mesh gives none.
-func (g *Graph) AddressOf(service Name) netip.Addr {
+// allotted is the address that is a service's own, whether anybody listens there or not.
+func (g *Graph) allotted(service Name) netip.Addr {
 	s := g.meshOptions(service.Mesh).ServiceAddresses
 	if s == nil {
 		return netip.Addr{}
 	}
 	return s.of(service)
-}
-
-// AddressesFor are those of the services that a virtual node calls, by their names in lower case.
-func (g *Graph) AddressesFor(node proxy.Ref) map[string]string {
-	all := map[string]string{}
-	if n := g.Node(node); n != nil {
-		for _, to := range n.Backends {
-			if a := g.AddressOf(to.Service); a.IsValid() {
-				all[to.Service.Name] = a.String()
-			}
-		}
-	}
-	return all
 }
 
 // serviceAddress is one of a mesh's.
@@ -109,7 +95,7 @@ func (a serviceAddress) Compare(o serviceAddress) int {
 // learned it would call the wrong one.
 func (b *builder) address(r *Resource) {
 	name := r.graphName()
-	at := serviceAddress{r.Mesh, b.graph.AddressOf(name)}
+	at := serviceAddress{r.Mesh, b.graph.allotted(name)}
 	if !at.IsValid() {
 		return
 	}
@@ -124,7 +110,7 @@ func (b *builder) address(r *Resource) {
 
 // unaddress gives back the address of what is no more.
 func (b *builder) unaddress(name Name) {
-	at := serviceAddress{name.Mesh, b.graph.AddressOf(name)}
+	at := serviceAddress{name.Mesh, b.graph.allotted(name)}
 	if at.IsValid() && b.graph.addressed.Get(at) == name {
 		b.graph.addressed = b.graph.addressed.Without(at)
 	}

@@ -21,7 +21,7 @@ func addressedMesh(options string, services ...string) []byte {
 }
 
 func addressIn(g *mesh.Graph, service string) string {
-	return g.AddressOf(mesh.NameOf(mesh.KindVirtualService, "m", service)).String()
+	return g.AddressOf(mesh.NameOf(mesh.KindVirtualService, "m", service), nil).String()
 }
 
 func TestEachServiceHasItsAddressWhateverElseThereIs(t *testing.T) {

@@ -30,7 +30,7 @@ func (b *builder) serviceAddresses(routes string, out []outward) {
 	for _, s := range b.plainFirst() {
 		name := s.service.GraphName()
 		if !b.read.addressOf(name).IsValid() {
-			continue // its mesh gives none
+			continue // its mesh gives none, or the proxy would call itself
 		}
 		for _, p := range portsOf(s) {
 			e := at(name, p)

@@ -34,9 +34,34 @@ func TestBackendsHaveListenersAtTheirAddressesWhereTheProxyIsAskedForThem(t *tes
 
 func TestAProxyThatListensAtABackendsAddressIsRefusedByName(t *testing.T) {
 	c := xdstest.Load(t, "testdata/addresses")
-	at := c.Input.Graph.AddressOf(c.Input.Graph.Services("shop")[1].GraphName())
+	at := c.Input.Graph.AddressOf(c.Input.Graph.Services("shop")[1].GraphName(), nil)
 	c.Shape.Egress = proxy.Egress{AddrPort: netip.AddrPortFrom(at, 8080)}
 	if _, err := xds.Build(c.Input, c.Ref(), c.Shape); err == nil || !strings.Contains(err.Error(), at.String()+":8080 is where service orders.shop.internal is to be called, and where this proxy or its application listens") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestNoProxyListensWhereItsOwnTargetIsFoundByName(t *testing.T) {
+	c := xdstest.Load(t, "testdata/namesakes")
+	own := c.Input.Graph.AddressesFor(c.Ref(), c.Input.Managed)
+	if len(own) != 1 || own["stock.shop.internal"] == "" {
+		t.Fatalf("addresses %v", own)
+	}
+	look := func() (listeners string, byName bool) {
+		set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range set.Type(ads.ListenerType) {
+			listeners += r.Name + " "
+		}
+		return listeners, set.Get(ads.EndpointType, "cds_egress_shop_stock_tcp_6379") == nil
+	}
+	if at, byName := look(); byName || !strings.Contains(at, own["stock.shop.internal"]+"_6379") || strings.Contains(at, "_8080") {
+		t.Errorf("hosted: looked for by name %t, listeners %s", byName, at)
+	}
+	c.Input.Managed = nil
+	if at, byName := look(); !byName || strings.Contains(at, own["stock.shop.internal"]+"_6379") {
+		t.Errorf("hosted by nobody: looked for by name %t, listeners %s", byName, at)
 	}
 }

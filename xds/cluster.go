@@ -59,7 +59,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		c.TransportSocket = b.upstream(e.node, l, e.policy)
 	}
 	c.TypedExtensionProtocolOptions = b.speaking(speaking{l.Protocol, true, b.life, b.strangers(e, endpoints, secured)})
-	if len(endpoints) == 0 && e.node.DNS != nil {
+	if len(endpoints) == 0 && b.resolved(e.node) {
 		b.byName(c, e.node, l.Port)
 		b.add(ads.ClusterType, name, c)
 		return
@@ -101,7 +101,14 @@ func (b *builder) strangers(e egressCluster, endpoints []Endpoint, secured bool)
 	if secured && (e.policy == nil || !fromFiles(e.policy.Trust)) {
 		return false
 	}
-	return b.read.outside(e.node.Ref) || len(endpoints) == 0 && e.node.DNS != nil
+	return b.read.outside(e.node.Ref) || len(endpoints) == 0 && b.resolved(e.node)
+}
+
+// resolved reports whether a node without registered endpoints is looked for by its name: not
+// where an agent may host it and the name is that of a service with an address, which could be
+// what is found.
+func (b *builder) resolved(n *mesh.VirtualNode) bool {
+	return n.DNS != nil && (!b.read.leadsBack(n.Ref) || !b.read.managed(n.Ref))
 }
 
 // localCluster is the application beside the proxy.

@@ -75,7 +75,11 @@ func (r *reader) meshSpec(name string) *mesh.MeshSpec {
 }
 
 func (r *reader) addressOf(service mesh.Name) netip.Addr {
-	return asked(r, func(in *Input) netip.Addr { return in.Graph.AddressOf(service) })
+	return asked(r, func(in *Input) netip.Addr { return in.Graph.AddressOf(service, in.Managed) })
+}
+
+func (r *reader) leadsBack(node proxy.Ref) bool {
+	return asked(r, func(in *Input) bool { return in.Graph.LeadsBack(node) })
 }
 
 func (r *reader) settings(name string) mesh.Settings {

@@ -76,7 +76,7 @@ func addressOf(m Model, k kinds.Key) string {
 	if name.Kind != mesh.KindVirtualService || m.Graph().Service(name) == nil {
 		return ""
 	}
-	if a := m.Graph().AddressOf(name); a.IsValid() {
+	if a := m.Graph().AddressOf(name, m.Groups().Hosts.Any); a.IsValid() {
 		return a.String()
 	}
 	return ""

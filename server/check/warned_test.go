@@ -233,3 +233,28 @@ func TestARouteByAHeaderThatNoRequestHasIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+func TestAServiceWithoutAnAddressIsWarnedOf(t *testing.T) {
+	addressed := modeltest.Mesh + modeltest.Own("MeshOptions", "m", "serviceAddresses: {}")
+	at := func(hostname string) string {
+		return addressed + modeltest.OfMesh("VirtualNode", "a", "listeners: [{portMapping: {port: 8080, protocol: http}}], serviceDiscovery: {dns: {hostname: "+hostname+"}}") +
+			modeltest.OfMesh("VirtualService", "orders", "provider: {virtualNode: {virtualNodeRef: {name: a}}}")
+	}
+	hosted := at("orders") + modeltest.Own("NodeGroup", "g", "") + modeltest.Own("Binding", "b", "group: g, mesh: m, virtualNode: a, selectors: [\"unix:uid:7\"]")
+	for _, c := range []struct {
+		what, before, after string
+		want                bool
+	}{
+		{"it comes", addressed, at("orders"), true},
+		{"its node is found under its name from now on", at("elsewhere"), at("orders"), true},
+		{"it was so before", at("orders"), at("orders"), false},
+		{"its node is hosted", addressed, hosted, false},
+		{"and is so no more", hosted, at("orders"), true},
+		{"its node is found elsewhere", addressed, at("elsewhere"), false},
+	} {
+		got := strings.Join(warned(modeltest.Of(t, c.before), modeltest.Of(t, c.after)), "\n")
+		if strings.Contains(got, "virtual service m/orders has no address: virtual node a is found by DNS under the same name") != c.want {
+			t.Errorf("%s: %s", c.what, got)
+		}
+	}
+}

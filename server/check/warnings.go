@@ -23,7 +23,7 @@ func Warnings(before, after Model, hosts Hosts, known *fleet.Registered, named .
 	if was, will := before.Groups().Placing, after.Groups().Placing; !was.Same(will) {
 		list = slices.Concat(list, cutOff(was, will, hosts.BySelectors()), stay(was, will, hosts.ByToken()))
 	}
-	return slices.Concat(list, loosened(before.Graph(), after.Graph()), tightened(before.Graph(), after.Graph()), hidden(before.Graph(), after.Graph()), unbound(before, after, hosts, known), unserved(before.Graph(), after.Graph(), known, hosts.Found))
+	return slices.Concat(list, loosened(before.Graph(), after.Graph()), tightened(before.Graph(), after.Graph()), hidden(before.Graph(), after.Graph()), unaddressed(before, after), unbound(before, after, hosts, known), unserved(before.Graph(), after.Graph(), known, hosts.Found))
 }
 
 // Hosts are those whose selectors place them, and those whose token did. Each is asked

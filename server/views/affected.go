@@ -42,6 +42,9 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 			for _, g := range []*mesh.Graph{before, after} {
 				reach(g, n)
 				t.called(g, n)
+				for _, other := range g.Namesakes(n) { // what has an address, and is looked for by name, hangs on both
+					reach(g, other)
+				}
 			}
 		case kinds.Nobody:
 		default:

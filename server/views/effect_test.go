@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"signet.example/ads"
+	"signet.example/server/model/modeltest"
 	"signet.example/xds/effect"
 )
 
@@ -136,5 +137,39 @@ func TestWhomAChangeConcernsIsFoundWithoutALookAtRequestsOrConnections(t *testin
 	all, leftOut, err := viewsOf(sourceOf(t)).Effects(storedOf(t, manifests), storedOf(t, strings.Replace(manifests, "metadata: {name: b}\nspec: {provider", "metadata: {name: b}\nspec: {awsName: c, provider", 1)), false)
 	if err != nil || leftOut != 0 || len(all) != 1 || len(all[0].Requests) != 0 || len(all[0].Changed) != 1 {
 		t.Errorf("%v, %d, %v", all, leftOut, err)
+	}
+}
+
+// Whether a service has an address hangs on the names of nodes that it does not lead to.
+func TestWhoCallsAServiceIsConcernedByANodeThatIsFoundUnderItsName(t *testing.T) {
+	of := func(kind, name, spec string) string {
+		return "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec: {" + spec + "}\n"
+	}
+	node := func(hostname string) string {
+		return of("VirtualNode", "c", "serviceDiscovery: {dns: {hostname: "+hostname+"}}, listeners: [{portMapping: {port: 81, protocol: http}}]")
+	}
+	at := func(hostname string) string {
+		return manifests + "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: m}\nspec: {serviceAddresses: {}}\n" + node(hostname) +
+			of("VirtualService", "c", "provider: {virtualNode: {virtualNodeRef: {name: c}}}") + of("VirtualNode", "d", "backends: [{virtualService: {virtualServiceRef: {name: c}}}]")
+	}
+	for what, c := range map[string]struct{ before, put, want string }{
+		"a node is found under its name": {at("elsewhere"), node("B."), "[mesh/m/virtualNode/a mesh/m/virtualNode/c mesh/m/virtualNode/d]"},
+		"and is no more":                 {at("b"), node("elsewhere"), "[mesh/m/virtualNode/a mesh/m/virtualNode/c mesh/m/virtualNode/d]"},
+		"a service of the name comes":    {at("new"), of("VirtualService", "new", ""), "[mesh/m/virtualNode/c mesh/m/virtualNode/d]"},
+		"one of another name comes":      {at("new"), of("VirtualService", "other", ""), "[]"},
+	} {
+		s := sourceOf(t)
+		before := storedOf(t, c.before)
+		next, err := before.With(modeltest.Objects(t, before.Model, c.put))
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := s.look
+		was.Model = before
+		is := was
+		is.Model = &stored{Model: next}
+		if got := fmt.Sprint(Affected(was, is)); got != c.want {
+			t.Errorf("%s: %v, want %s", what, got, c.want)
+		}
 	}
 }

@@ -104,7 +104,7 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 	g := t.in.model.Graph()
 	last := &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: g.Node(key.Node).TLSFiles()}
 	if key.Shape.ServiceAddresses {
-		last.Addresses = g.AddressesFor(key.Node)
+		last.Addresses = g.AddressesFor(key.Node, t.in.model.Managed)
 	}
 	return closeView(t.pool.Share(set), last, nodeTypes)
 }
