@@ -73,6 +73,7 @@ func TestRulesThatWouldLeadAProxyToItselfAreRefused(t *testing.T) {
 		"the way in as application":       func(r *redirect.Rules) { r.AppPorts = []uint16{15000} },
 		"nobody is left alone":            func(r *redirect.Rules) { r.IgnoreUIDs = nil },
 		"redirected and left alone, both": func(r *redirect.Rules) { r.OnlyUIDs = []uint32{1337} },
+		"more than the kernel takes":      func(r *redirect.Rules) { *r = ofManyPorts(1024) },
 	} {
 		r := ofAppMesh()
 		if change(&r); r.Validate() == nil {
@@ -82,6 +83,15 @@ func TestRulesThatWouldLeadAProxyToItselfAreRefused(t *testing.T) {
 	if err := ofAppMesh().Validate(); err != nil {
 		t.Error(err)
 	}
+}
+
+// ofManyPorts has so many, and one user beside them.
+func ofManyPorts(n uint16) redirect.Rules {
+	r := redirect.Rules{EgressPort: 15001, IngressPort: 15000, IgnoreUIDs: []uint32{1337}}
+	for i := range n {
+		r.AppPorts = append(r.AppPorts, 20000+i)
+	}
+	return r
 }
 
 func TestRulesAreTheKernelsAsTheyAreWanted(t *testing.T) {
@@ -114,6 +124,8 @@ func TestRulesAreTheKernelsAsTheyAreWanted(t *testing.T) {
 	down(false)
 	up(full)
 	up(full) // changes nothing
+	up(ofManyPorts(1023))
+	up(full)
 	out := full
 	out.AppPorts = nil
 	check(out, "chain prerouting is there, and not wanted")

@@ -41,6 +41,10 @@ type Rules struct {
 	IPv4Only bool
 }
 
+// mostGiven bounds the ports, users and destinations that are given: all rules go to the kernel in one
+// step, in which it can take so many (buffers), and the first packet of a connection passes each.
+const mostGiven = 1024
+
 // platform is what answers for each host by itself: metadata, credentials, time. Who asks there
 // asks for himself, and not through a proxy.
 var platform = []netip.Prefix{
@@ -63,12 +67,19 @@ func (r Rules) Validate() error {
 	case len(r.IgnoreUIDs) == 0 && len(r.IgnoreGIDs) == 0 && len(r.OnlyUIDs) == 0:
 		return errors.New("the user or group of the proxy is missing, whose own connections are left alone: they would be led back to it without end")
 	}
+	if n := r.given(); n > mostGiven {
+		return fmt.Errorf("%d ports, users, groups and addresses are given, and the rules can be for %d: leave some out, or give ranges of addresses", n, mostGiven)
+	}
 	for _, uid := range r.OnlyUIDs {
 		if slices.Contains(r.IgnoreUIDs, uid) {
 			return fmt.Errorf("user %d is to be redirected, and is left alone", uid)
 		}
 	}
 	return nil
+}
+
+func (r Rules) given() int {
+	return len(r.AppPorts) + len(r.IgnorePorts) + len(r.IgnoreUIDs) + len(r.IgnoreGIDs) + len(r.OnlyUIDs) + len(r.IgnoreAddresses)
 }
 
 // String is the table as nft(8) reads it.

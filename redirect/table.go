@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 )
 
 // ErrNotAllowed is wrapped where the kernel lets this process neither read nor change rules.
@@ -17,13 +18,23 @@ var ErrNotAllowed = errors.New("rules of the network are read and changed by who
 // table is ours, as the kernel knows it.
 func table() *nftables.Table { return &nftables.Table{Family: nftables.TableFamilyINet, Name: Table} }
 
+// buffers is what the kernel may be sent in one step, and may answer: with what it gives by itself
+// some 100 rules fail. Whoever has CAP_NET_ADMIN may have more.
+const buffers = 4 << 20
+
+func connect() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(buffers), c.SetReadBuffer(buffers))
+	}))
+}
+
 // Up makes the table what r says, whatever it was before. There is no moment at which it is
 // neither. Connections that are there already go on as they are.
 func Up(r Rules) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", explained(err))
 	}
@@ -44,7 +55,7 @@ func Up(r Rules) error {
 
 // Down removes the table, and reports whether it was there.
 func Down() (was bool, err error) {
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return false, fmt.Errorf("nftables: %w", explained(err))
 	}
@@ -64,7 +75,7 @@ func Check(r Rules) ([]string, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	c, err := nftables.New()
+	c, err := connect()
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", explained(err))
 	}

@@ -240,7 +240,7 @@ func (f redirection) rules(c *cobra.Command, environ []string) (r redirect.Rules
 	return r, true, nil
 }
 
-// within are numbers of a flag, of which none is below least or more than its type has.
+// within are numbers of a flag, each once, of which none is below least or more than its type has.
 func within[T uint16 | uint32](errs *[]error, flag string, list []uint, least uint) []T {
 	var all []T
 	for _, n := range list {
@@ -249,7 +249,8 @@ func within[T uint16 | uint32](errs *[]error, flag string, list []uint, least ui
 		}
 		all = append(all, T(n))
 	}
-	return all
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // prefixOf reads an address, or a range of them.
@@ -264,6 +265,15 @@ func prefixOf(text string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// trimmed is a list without spaces around what is in it, as "8080, 9090" has them.
+func trimmed(list string) string {
+	items := strings.Split(list, ",")
+	for i, item := range items {
+		items[i] = strings.TrimSpace(item)
+	}
+	return strings.Join(items, ",")
+}
+
 // readAppMesh sets the flags that were not given by App Mesh's variables, and refuses others of
 // App Mesh's: what is only ignored would look as if it went on.
 func readAppMesh(c *cobra.Command, environ []string) (on bool, err error) {
@@ -275,10 +285,13 @@ func readAppMesh(c *cobra.Command, environ []string) (on bool, err error) {
 		switch {
 		case !strings.HasPrefix(name, "APPMESH_") || value == "":
 			continue
-		case name == "APPMESH_START_ENABLED" && (value == "0" || value == "1"):
+		case (name == "APPMESH_START_ENABLED" || name == "APPMESH_ENABLE_IPV6") && value != "0" && value != "1":
+			errs = append(errs, fmt.Errorf("%s=%s: want 0 or 1", name, value))
+			continue
+		case name == "APPMESH_START_ENABLED":
 			on = value == "1"
 			continue
-		case name == "APPMESH_ENABLE_IPV6" && (value == "0" || value == "1"):
+		case name == "APPMESH_ENABLE_IPV6":
 			flag, value = "ipv4-only", strconv.FormatBool(value == "0")
 		case flag == "":
 			errs = append(errs, fmt.Errorf("%s=%s: of App Mesh's environment, and nothing of the redirection here is said by it: take it out", name, value))
@@ -287,7 +300,7 @@ func readAppMesh(c *cobra.Command, environ []string) (on bool, err error) {
 		if c.Flags().Changed(flag) {
 			continue
 		}
-		if err := c.Flags().Set(flag, value); err != nil {
+		if err := c.Flags().Set(flag, trimmed(value)); err != nil {
 			errs = append(errs, fmt.Errorf("%s=%s: %w", name, value, err))
 		}
 	}

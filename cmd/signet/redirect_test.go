@@ -25,7 +25,7 @@ func rulesBy(t *testing.T, args string, environ ...string) (rules string, on boo
 func TestARedirectionIsReadAsAppMeshsContainerReadIt(t *testing.T) {
 	// As the controller of App Mesh writes them, and the flags that mean the same.
 	byEnv, on, err := rulesBy(t, "", "APPMESH_START_ENABLED=1", "APPMESH_IGNORE_UID=1338", "APPMESH_IGNORE_GID=", "APPMESH_ENVOY_INGRESS_PORT=15010", "APPMESH_ENVOY_EGRESS_PORT=15011",
-		"APPMESH_APP_PORTS=8080,9090", "APPMESH_EGRESS_IGNORED_IP=169.254.169.254,192.0.2.0/24", "APPMESH_EGRESS_IGNORED_PORTS=22", "APPMESH_ENABLE_IPV6=0", "HOME=/root")
+		"APPMESH_APP_PORTS=9090, 8080,8080", "APPMESH_EGRESS_IGNORED_IP=169.254.169.254,192.0.2.0/24", "APPMESH_EGRESS_IGNORED_PORTS=22", "APPMESH_ENABLE_IPV6=0", "HOME=/root")
 	if err != nil || !on {
 		t.Fatal(on, err)
 	}
@@ -50,7 +50,9 @@ func TestARedirectionIsReadAsAppMeshsContainerReadIt(t *testing.T) {
 func TestWhatARedirectionCannotObeyIsRefusedByName(t *testing.T) {
 	for _, refused := range []struct{ args, env, want string }{
 		{"", "APPMESH_DNS_ENABLED=1", "APPMESH_DNS_ENABLED=1: of App Mesh's environment"},
-		{"", "APPMESH_START_ENABLED=yes", "APPMESH_START_ENABLED=yes"},
+		{"", "APPMESH_START_ENABLED=yes", "APPMESH_START_ENABLED=yes: want 0 or 1"},
+		{"", "APPMESH_ENABLE_IPV6=true", "APPMESH_ENABLE_IPV6=true: want 0 or 1"},
+		{"", "APPMESH_APP_PORTS=80 90", "APPMESH_APP_PORTS=80 90"},
 		{"", "APPMESH_APP_PORTS=http", "APPMESH_APP_PORTS=http"},
 		{"", "APPMESH_EGRESS_IGNORED_IP=metadata", `got "metadata"`},
 		{"", "APPMESH_APP_PORTS=15000", "led to itself"},
