@@ -17,12 +17,18 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"signet.example/authz/jwt"
+	"signet.example/internal/lanes"
 	"signet.example/policy"
 	"signet.example/policy/sandbox"
 	"signet.example/proxy"
 )
 
-const defaultConcurrent = 256
+const (
+	defaultConcurrent = 256
+	// mostSuspect are the checks that one destination of which an evaluation is suspect has under
+	// way, all but one of which wait: so that others have turns meanwhile.
+	mostSuspect = defaultConcurrent / 8
+)
 
 // Options of a Server. The zero value works.
 type Options struct {
@@ -76,7 +82,7 @@ type Server struct {
 	turns *turns
 	peers peers
 
-	alone chan struct{} // held while a suspect evaluation is made
+	alone *lanes.Lanes // of suspect evaluations, by destination: one of all is made at a time
 	keys  *wantedKeys
 
 	configure sync.Mutex // one Configure at a time
@@ -116,7 +122,9 @@ func New(opts Options) *Server {
 	if opts.WantKey == nil {
 		opts.WantKey = func(jwt.UnknownKeyError) {}
 	}
-	return &Server{opts: opts, turns: newTurns(opts.MaxConcurrent), alone: make(chan struct{}, 1), keys: newWantedKeys()}
+	alone := lanes.Of(1)
+	alone.Most = mostSuspect
+	return &Server{opts: opts, turns: newTurns(opts.MaxConcurrent), alone: alone, keys: newWantedKeys()}
 }
 
 // Configure swaps what decisions are made by. Checks under way end with what
@@ -269,13 +277,16 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 		return
 	}
 	if st.suspect[which] {
-		select {
-		case s.alone <- struct{}{}:
-			defer func() { <-s.alone }()
-		case <-ctx.Done():
-			a.deny(CauseUnavailable, errGaveUp.Error())
+		leave := s.alone.EnterUntil(which.Destination, ctx.Done())
+		if leave == nil {
+			err := errTooManyWait
+			if ctx.Err() != nil {
+				err = errGaveUp
+			}
+			a.deny(CauseUnavailable, err.Error())
 			return
 		}
+		defer leave(0)
 	}
 	yield, end := s.opts.Evaluating(which)
 	defer end()

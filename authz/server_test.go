@@ -461,6 +461,65 @@ func TestACheckWaitsForItsTurnAsLongAsItsProxyWaits(t *testing.T) {
 	}
 }
 
+// They wait for each other, and for nobody's turn.
+func TestChecksOfASuspectDestinationKeepNoOthersOut(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{})
+	f := newFixture(t, func(o *authz.Options, c *authz.Config) {
+		c.Suspect = map[authz.Evaluation]bool{{Destination: orders.String(), Revision: c.Policies[0].Revision().ID}: true}
+		o.Evaluating = func(e authz.Evaluation) (yield, end func()) {
+			if e.Destination == orders.String() {
+				select {
+				case held <- struct{}{}:
+				case <-hold:
+				}
+				<-hold
+			}
+			return runtime.Gosched, func() {}
+		}
+	})
+	ctx, cancel := context.WithCancel(asked(t.Context()))
+	defer cancel()
+	const all, most = 300, 32
+	answers := make(chan *authv3.CheckResponse, all)
+	check := func(ctx context.Context) {
+		resp, err := f.Check(ctx, f.question("GET", "/orders/1", web))
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- resp
+	}
+	go check(asked(t.Context()))
+	<-held
+	for range all - 1 {
+		go check(ctx)
+	}
+	for range all - most {
+		if resp := <-answers; resp.GetDeniedResponse().GetStatus().GetCode() != 503 {
+			t.Fatalf("one of too many: %v", resp)
+		}
+	}
+	elsewhere := peertest.AskedBy(t.Context(), authz.Caller{Destination: spiffeid.RequireFromString(web), Proxy: "web-1"})
+	if _, err := f.Check(elsewhere, f.question("GET", "/orders/1", web)); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.last(); r.Destination != web || r.Cause == authz.CauseUnavailable {
+		t.Errorf("a check for another destination: %+v", r)
+	}
+	cancel() // all but the first give up
+	for range most - 1 {
+		if resp := <-answers; resp.GetDeniedResponse().GetStatus().GetCode() != 503 {
+			t.Errorf("one that gave up: %v", resp)
+		}
+	}
+	close(hold)
+	if resp := <-answers; resp.GetOkResponse() == nil {
+		t.Errorf("the one that was made: %v", resp)
+	}
+	if _, r := f.ask(t, f.question("GET", "/orders/1", web)); !r.Allowed {
+		t.Errorf("after all: %+v", r)
+	}
+}
+
 func TestACallerThatGaveUpIsDenied(t *testing.T) {
 	f := newFixture(t)
 	ctx, cancel := context.WithCancel(asked(t.Context()))

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// How many bytes of requests may wait for a turn: of one destination, and of all. What waits is
-// decoded, and takes some twice of it.
+// How many bytes of requests may wait for a turn: of one destination, and of all, beside the first
+// of each destination, which no others keep out. What waits is decoded, and takes some twice of it.
 const (
 	mostWaitingOfOne = 16 << 20
 	mostWaiting      = 48 << 20
@@ -72,7 +72,7 @@ func (t *turns) wait(destination string, bytes int) (*waiter, error) {
 	if !known {
 		l = &line{}
 	}
-	if l.bytes+bytes > mostWaitingOfOne || t.bytes+bytes > mostWaiting {
+	if l.bytes+bytes > mostWaitingOfOne || l.bytes > 0 && t.bytes+bytes > mostWaiting {
 		return nil, errTooManyWait
 	}
 	if !known {

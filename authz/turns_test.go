@@ -113,7 +113,7 @@ func TestOfOneDestinationSoMuchMayWait(t *testing.T) {
 		for _, c := range []struct {
 			destination string
 			most        int
-		}{{"a", 15}, {"b", 15}, {"c", 15}, {"d", 2}, {"e", 0}} {
+		}{{"a", 15}, {"b", 15}, {"c", 15}, {"d", 2}, {"e", 1}, {"f", 1}} {
 			if n := full(c.destination); n != c.most {
 				t.Errorf("%d of a MiB waited for %s, want %d", n, c.destination, c.most)
 			}

@@ -47,21 +47,30 @@ func (l *Lanes) Busy() int { return len(l.all) }
 // wait as may. Where the work used up its time, spent is that, of which a multiple is the lane's
 // rest; else it is 0.
 func (l *Lanes) Enter(owner string, within time.Duration) (leave func(spent time.Duration)) {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	return enter(l, owner, timer.C)
+}
+
+// EnterUntil is Enter for who waits until gaveUp is closed.
+func (l *Lanes) EnterUntil(owner string, gaveUp <-chan struct{}) (leave func(spent time.Duration)) {
+	return enter(l, owner, gaveUp)
+}
+
+func enter[T any](l *Lanes, owner string, over <-chan T) (leave func(spent time.Duration)) {
 	own := l.use(owner)
 	if own == nil {
 		return nil
 	}
-	timer := time.NewTimer(within)
-	defer timer.Stop()
 	select {
 	case own.busy <- struct{}{}:
-	case <-timer.C:
+	case <-over:
 		l.release(owner)
 		return nil
 	}
 	select {
 	case l.all <- struct{}{}:
-	case <-timer.C:
+	case <-over:
 		<-own.busy
 		l.release(owner)
 		return nil

@@ -46,7 +46,7 @@ var imports = map[string][]string{
 	"xds":               {"identity", "mesh", "ads", "proxy"},
 	"xds/predict":       {},
 	"xds/effect":        {"ads", "proxy", "xds/predict"},
-	"authz":             {"identity", "policy", "policy/sandbox", "proxy", "authz/jwt"},
+	"authz":             {"identity", "policy", "policy/sandbox", "internal", "proxy", "authz/jwt"},
 	"authz/jwt":         {"identity"},
 	"server/signer":     {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":      {},
