@@ -3,13 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,7 +99,8 @@ func newRedirectCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Whether it is redirected as these rules say, and the proxy listens",
 		Long: `Compares the table with what the same flags of "up" would make of it, rule by rule, and looks whether somebody
-listens where it leads to. Exit code 3 where something is not as it should be.`,
+listens where it leads to and is a user of --ignore-uid. With --ignore-gid any user may: a listener's group cannot be
+seen. Exit code 3 where something is not as it should be.`,
 		Example: "  signet redirect check --app-port 8080",
 		Args:    noArgs,
 	}
@@ -118,7 +117,11 @@ listens where it leads to. Exit code 3 where something is not as it should be.`,
 		if err != nil {
 			return redirectFailed(err)
 		}
-		found = append(found, silent(c, r)...)
+		listeners, err := listenersOf(c.Context(), r)
+		if err != nil {
+			return err
+		}
+		found = append(found, listeners...)
 		for _, line := range found {
 			if _, err := fmt.Fprintln(c.OutOrStdout(), line); err != nil {
 				return err
@@ -159,25 +162,6 @@ func joined[T uint16 | uint32](list []T) string {
 		text = append(text, strconv.FormatUint(uint64(n), 10))
 	}
 	return strings.Join(text, ", ")
-}
-
-// silent are the ports of the proxy at which nobody listens.
-func silent(c *cobra.Command, r redirect.Rules) []string {
-	var found []string
-	look := func(port uint16, what string) {
-		at := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-		conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(c.Context(), "tcp", at)
-		if err != nil {
-			found = append(found, fmt.Sprintf("nobody listens at %s: %s is refused until the proxy runs", at, what))
-			return
-		}
-		_ = conn.Close() // nothing was sent
-	}
-	look(r.EgressPort, "what goes out")
-	if len(r.AppPorts) > 0 {
-		look(r.IngressPort, "what comes in")
-	}
-	return found
 }
 
 // ofRedirection are the names that App Mesh's container had for a flag; its proxyConfiguration

@@ -91,15 +91,32 @@ func TestACommandOfTheRedirectionSaysWhatItDidAndWhatItLacks(t *testing.T) {
 	expect("redirect check", exitDifferent, "there is no table inet signet")
 	expect("redirect up --app-port 8080", exitOK, "redirected: what goes out to port 15001, what comes in for 8080 to port 15000")
 	expect("redirect check --app-port 8080", exitDifferent, nobody)
-	for _, at := range []string{"127.0.0.1:15001", "0.0.0.0:15000"} {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", at)
+	listen := func(uid int, at string) net.Listener {
+		t.Helper()
+		var l net.Listener
+		var err error
+		parts.AsUser(t, uid, func() { l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", at) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = l.Close() })
+		return l
 	}
+	listen(1337, "127.0.0.1:15001")
+	for _, taken := range []string{"0.0.0.0:15000", parts.ThisHost + ":15000"} {
+		stranger := listen(1000, taken)
+		expect("redirect check --app-port 8080", exitDifferent, "user 1000 listens at port 15000, and is none of --ignore-uid: it is given what comes in")
+		_ = stranger.Close()
+	}
+	listen(1337, "0.0.0.0:15000")
+	stranger := listen(1000, "[::1]:15001")
+	expect("redirect check --app-port 8080", exitDifferent, "user 1000 listens at port 15001, and is none of --ignore-uid: it is given what goes out")
+	_ = stranger.Close()
 	expect("redirect check --app-port 8080", exitOK, "as it should be")
-	expect("redirect check --app-port 8081", exitDifferent, "chain prerouting: rule 3 is another than: tcp dport 8081 redirect to :15000")
+	expect("redirect check --app-port 8081", exitDifferent, "chain prerouting: rule 4 is another than: tcp dport 8081 redirect to :15000")
+	// Of a group nobody sees whether a listener has it.
+	expect("redirect up --ignore-uid 7 --ignore-gid 1337", exitOK)
+	expect("redirect check --ignore-uid 7 --ignore-gid 1337", exitOK, "as it should be")
 	expect("redirect down", exitOK, "nothing is redirected any more")
 	expect("redirect down", exitOK, "nothing was redirected")
 	parts.AsUser(t, 1000, func() { expect("redirect up", exitDenied, "CAP_NET_ADMIN", "hint: ") })

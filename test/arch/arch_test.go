@@ -76,7 +76,7 @@ var imports = map[string][]string{
 	"dev":               {"api"},
 	"ecs":               {"mesh", "internal", "proxy", "agent/appmeshenv", "agent/local"},
 	"redirect":          {"proxy"},
-	"cmd":               {"ecs", "redirect", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
+	"cmd":               {"attestation", "ecs", "redirect", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
 	"agent/appmeshenv":  {"proxy"},
 	"agent/local":       {"internal"},
 	"agent/svids":       {"identity", "internal"},
