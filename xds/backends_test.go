@@ -5,8 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
 	"signet.example/ads"
 	"signet.example/proxy"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -63,5 +66,23 @@ func TestNoProxyListensWhereItsOwnTargetIsFoundByName(t *testing.T) {
 	c.Input.Managed = nil
 	if at, byName := look(); !byName || strings.Contains(at, own["stock.shop.internal"]+"_6379") {
 		t.Errorf("hosted by nobody: looked for by name %t, listeners %s", byName, at)
+	}
+}
+
+func TestAListenerWithoutABoundOfItsOwnHasThatOfItsProxy(t *testing.T) {
+	c := xdstest.Load(t, "testdata/addresses")
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range set.Type(ads.ListenerType) {
+		m, err := invariants.Decode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The bootstrap has a bound by this name alone.
+		if got, want := m.(*listenerv3.Listener).GetIgnoreGlobalConnLimit(), r.Name == c.Shape.Egress.Listener(); got != want {
+			t.Errorf("%s: ignores the proxy's bound: %t, want %t", r.Name, got, want)
+		}
 	}
 }
