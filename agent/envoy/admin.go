@@ -137,10 +137,10 @@ func (a *admin) inFlight(ctx context.Context) (flight, error) {
 	return open, err
 }
 
-// requests is how many Envoy has taken from others.
-func (a *admin) requests(ctx context.Context) (int, error) {
+// calls is how many requests, and connections of tcp, Envoy has taken from others.
+func (a *admin) calls(ctx context.Context) (int, error) {
 	all := 0
-	err := a.gauges(ctx, `http\.ingress.*\.downstream_rq_total`, func(_ string, n int) { all += n })
+	err := a.gauges(ctx, `http\.ingress.*\.downstream_rq_total|tcp\.ingress.*\.downstream_cx_total`, func(_ string, n int) { all += n })
 	return all, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,6 +150,49 @@ func TestADrainingProxyGoesOnWhileCallersOutsideOfTheMeshCome(t *testing.T) {
 				t.Errorf("went on for %s, want %s to %s", took, c.min, c.max)
 			}
 		})
+	}
+}
+
+// Where the mesh's callers took all of the time, nobody else may have come in it.
+func TestADrainingProxyIsSaidToBeCalledWhereItWas(t *testing.T) {
+	t.Parallel()
+	const drain = time.Second
+	for name, c := range map[string]struct {
+		came func(asked int) int
+		left time.Duration
+		warn bool
+	}{
+		"long before":     {func(int) int { return 3 }, 0, false},
+		"again and again": {func(n int) int { return n }, drain / 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log strings.Builder
+			e := &envoy{config: Config{DrainTime: drain}, admin: callsTo(t, c.came), log: slog.New(slog.NewTextHandler(&log, nil))}
+			e.awaitSilence(t.Context(), time.Now().Add(c.left-2*drain), make(chan struct{}))
+			if strings.Contains(log.String(), "still called") != c.warn {
+				t.Errorf("its log: %q", log.String())
+			}
+		})
+	}
+}
+
+// What is asked for is by Envoy's own names of what others bring, requests and connections of tcp.
+func TestCallsAreRequestsAndConnectionsOfOthers(t *testing.T) {
+	t.Parallel()
+	a := adminWith(t, func(w http.ResponseWriter, r *http.Request) {
+		asked := regexp.MustCompile(r.URL.Query().Get("filter"))
+		for name, n := range map[string]int{
+			"http.ingress.http.8080.downstream_rq_total": 1, "http.ingress.downstream_rq_total": 2, "tcp.ingress.tcp.6379.downstream_cx_total": 4, "tcp.ingress.downstream_cx_total": 8,
+			"http.egress.downstream_rq_total": 16, "tcp.egress.downstream_cx_total": 32, "http.admin.downstream_rq_total": 64, "http.ingress.http.8080.downstream_cx_total": 128, "http.ingress.http.8080.downstream_rq_active": 256,
+		} {
+			if asked.MatchString(name) {
+				_, _ = fmt.Fprintf(w, "%s: %d\n", name, n) // the test reads it or has failed
+			}
+		}
+	})
+	if n, err := a.calls(t.Context()); err != nil || n != 1+2+4+8 {
+		t.Errorf("%d, %v", n, err)
 	}
 }
 

@@ -448,19 +448,23 @@ func (e *envoy) awaitCallers(ctx context.Context, pid int, ended <-chan struct{}
 func (e *envoy) awaitSilence(ctx context.Context, begun time.Time, ended <-chan struct{}) {
 	var came int
 	var since time.Time
+	called := false // while this looked
 	for {
-		now, err := e.admin.requests(ctx)
+		now, err := e.admin.calls(ctx)
 		switch {
 		case err != nil:
 			e.log.WarnContext(ctx, "envoy drain: whether it is called is not known", slog.Any("err", err))
 			return
 		case since.IsZero() || now != came:
+			called = !since.IsZero()
 			came, since = now, time.Now()
 		case time.Since(since) >= e.config.DrainTime/silence:
 			return
 		}
 		if time.Since(begun) >= 2*e.config.DrainTime {
-			e.log.WarnContext(ctx, "envoy drain: it is still called", slog.Duration("waited", 2*e.config.DrainTime))
+			if called {
+				e.log.WarnContext(ctx, "envoy drain: it is still called", slog.Duration("waited", 2*e.config.DrainTime))
+			}
 			return
 		}
 		t := time.NewTimer(pollDraining)
@@ -484,7 +488,7 @@ func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 		before := came
 		open, err := e.admin.inFlight(ctx)
 		if err == nil {
-			came, err = e.admin.requests(ctx)
+			came, err = e.admin.calls(ctx)
 		}
 		switch {
 		case err != nil:

@@ -241,6 +241,13 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 	if before == 0 {
 		t.Fatal("the test does not see who comes")
 	}
+	var calls int64 // by the name that a stopping proxy is asked for them by (agent/envoy)
+	for _, n := range callee.envoy.Stats(t, `^tcp\.ingress.*\.downstream_cx_total$`) {
+		calls += n
+	}
+	if calls == 0 {
+		t.Error("connections of tcp are not counted as calls")
+	}
 	c := connect(t, out)
 	got, closed := say(t, c, "hello", 5*time.Second)
 	if !closed || got != "" || wayout.asked.Load() != 1 {
