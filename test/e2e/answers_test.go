@@ -245,6 +245,8 @@ var notMade = map[string]string{ //nolint:gosec // "token" and "certificate" are
 	"no-target":                "a route without a share or a listener, which takes another mesh",
 	"token-key":                "a load balancer's key that cannot be fetched",
 	"invalid-decision":         "a policy that is refused where it is compiled, in most forms",
+	"not-let-out":              "rules that redirect, which take a namespace: TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers",
+	"undeclared-port":          "as not-let-out",
 	"not-the-application":      "another user of the host, so root: TestOnlyTheApplicationCallsOutWithTheProxysIdentity",
 	"caller-expired":           "a certificate of the mesh's own root whose hour is over",
 	"caller-name":              "a member of the mesh that a listener of tcp does not take",
