@@ -216,6 +216,12 @@ func TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers(t *testi
 		expect("a backend", "orders 200", first)
 		expect("who comes to the way out itself", "404", as(1000, request("127.0.0.1:15001", "127.0.0.1:15001", "/")))
 		expect("another user", "", as(1001, bytes(parts.AnotherHost+":9999")))
+
+		w.Apply(meshtest.Join("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: db}\nspec: {meshRef: {name: test}, listeners: [{portMapping: {port: 5432, protocol: tcp}}]}\n",
+			meshtest.ServiceOfRouter("db", "db")))
+		database := as(1000, bytes(parts.AnotherHost+":5432"))
+		eventually(t, 20*time.Second, "a backend that has no route goes on to no destination", func() bool { got, _ := database(); return got == "" })
+		expect("what is not declared, still", "in no mesh", past)
 	})
 }
 
