@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"signet.example/agent/answered"
 	"signet.example/agent/authzproc"
+	"signet.example/agent/dns"
 	"signet.example/agent/envoy"
 	"signet.example/agent/join"
 	"signet.example/agent/limits"
@@ -245,7 +247,11 @@ func (a *agent) run(ctx context.Context) error {
 		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.ready, a.log) })
 	}
 	if names := a.host.names; names != nil {
-		g.Go(func() error { names.Run(under, a.relay.ServiceAddress, a.log); return nil })
+		server, _, _ := net.SplitHostPort(a.cfg.Server)
+		find := slices.ContainsFunc(a.cfg.Proxies, func(p Proxy) bool { return p.ServiceAddresses })
+		known := dns.Keep(a.cfg.DataDir, []string{server, a.cfg.Join.AWSTask.Asks()}, find, a.relay, a.log)
+		g.Go(func() error { known.Run(under); return nil })
+		g.Go(func() error { names.Run(under, known.Address, a.log); return nil })
 	}
 	if l := a.host.stop; l != nil {
 		g.Go(func() error { return a.serveStop(under, l, shutOut) })

@@ -56,6 +56,8 @@ type Relay struct {
 	// changed counts what proxies said of their resources, for reports.
 	changed watched.Value[int]
 	looks   atomic.Bool // see Looks
+	// served counts the sets that were released.
+	served watched.Value[int]
 
 	mu      sync.Mutex
 	subs    map[subscriptionKey]*subscription // guarded by mu
@@ -365,7 +367,7 @@ func (r *Relay) view(ctx context.Context, key viewKey) (*View, error) {
 		if err := r.hasSpace(key.sub); err != nil {
 			return nil, err
 		}
-		l = &subscription{key: key.sub, pool: &r.pool, log: r.config.Log, policies: r.config.Policies, gone: make(chan struct{})}
+		l = &subscription{key: key.sub, pool: &r.pool, log: r.config.Log, policies: r.config.Policies, gone: make(chan struct{}), served: func() { r.served.Update(func(n int) int { return n + 1 }) }}
 		if err := r.run(ctx, func(ctx context.Context) { l.Run(ctx, r.config.Conn) }); err != nil {
 			return nil, err
 		}

@@ -58,6 +58,8 @@ type subscription struct {
 	// it is released.
 	policies Policies
 
+	// served is told of each set that was released.
+	served func()
 	// gone is closed when no view is left.
 	gone chan struct{}
 
@@ -116,6 +118,7 @@ func (l *subscription) release(ctx context.Context) {
 			continue // a newer one is there, or ctx ended
 		}
 		l.released.Set(next)
+		l.served()
 		done = next
 	}
 }

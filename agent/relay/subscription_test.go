@@ -22,7 +22,7 @@ func (s *stamped) Stamp(_ any, revisions []string) { s.all = append(s.all, revis
 func TestTheRevisionOfTheRoutesBeforeIsKeptWithTheNewOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &stamped{}
-		l := &subscription{policies: d}
+		l := &subscription{policies: d, served: func() {}}
 		d.loaded.Set([]string{"1", "2"})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

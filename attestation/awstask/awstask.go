@@ -13,6 +13,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -54,6 +56,26 @@ func (h Host) Try() error {
 		return fmt.Errorf("endpoint: %w", err)
 	}
 	return nil
+}
+
+// Asks is the name of the host that Prove asks, "" where the configuration is wrong.
+func (h Host) Asks() string {
+	if h.Endpoint != "" {
+		u, err := url.Parse(h.Endpoint)
+		if err != nil {
+			return ""
+		}
+		return u.Hostname()
+	}
+	region, err := awsclient.Region(h.Region)
+	if err != nil {
+		return ""
+	}
+	host := "sts." + region + ".amazonaws.com"
+	if strings.HasPrefix(region, "cn-") {
+		host += ".cn"
+	}
+	return host
 }
 
 // Prove asks STS for a token about a challenge of a trust domain. The credentials that it

@@ -81,7 +81,7 @@ var imports = map[string][]string{
 	"agent/local":       {"internal"},
 	"agent/svids":       {"identity", "internal"},
 	"agent/answered":    {"api", "internal"},
-	"agent/dns":         {},
+	"agent/dns":         {"internal"},
 	"agent/tlsfiles":    {"ads", "sds", "internal", "proxy"},
 	"agent/resources":   {"identity", "ads", "api", "attestation", "agent/svids", "internal", "proxy"},
 	"agent/envoy":       {"identity", "api", "agent/svids", "internal", "proxy"},
