@@ -22,6 +22,7 @@ import (
 	"signet.example/agent"
 	"signet.example/api"
 	"signet.example/internal/child"
+	"signet.example/proxy"
 	"signet.example/test/parts"
 	"signet.example/test/peertest"
 )
@@ -31,9 +32,9 @@ const allowReads = `package signet.authz
 allow contains "reads" if input.request.method == "GET"
 `
 
-// check asks as this process; "" stands for no answer.
+// check asks as this process, and waits as a proxy does; "" stands for no answer.
 func (r *rig) check(client authv3.AuthorizationClient, method, revision string) (codes.Code, string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), proxy.AnswerWithin)
 	defer cancel()
 	answer, err := client.Check(ctx, peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		ContextExtensions: map[string]string{"signet.policy_revision": revision},

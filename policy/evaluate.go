@@ -31,7 +31,9 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	}
 	defer c.store.Abort(ctx, txn)
 	b := sandbox.New(ctx, sandbox.MaxTime, sandbox.MaxSteps, func(within time.Duration) func(time.Duration) {
-		return c.lanes.Enter(in.Destination.ID.String(), within)
+		until, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		return c.lanes.EnterUntil(in.Destination.ID.String(), until.Done())
 	})
 	e := &evaluation{c: c, program: program, without: without, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
 	defer b.Done()

@@ -93,6 +93,33 @@ func TestOfOneDestinationSoManySlowEvaluationsWait(t *testing.T) {
 	}
 }
 
+// Whoever asks may give up before that.
+func TestASlowEvaluationThatNobodyWaitsForLeavesItsLane(t *testing.T) {
+	slow := compile(t, "package signet.authz\n\nallow contains \"x\" if {\n\tevery x in numbers.range(1, 3000) { x > 0 }\n}\n")
+	in := call("GET", "/", web)
+	in.Destination.ID = spiffeid.RequireFromString(fmt.Sprintf("spiffe://prod.example/shop/of-%d", time.Now().UnixNano())) // its lane rests from no run before
+	defer policy.HoldLane(in.Destination.ID.String())()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_, err := slow.Evaluate(sandbox.Yielding(ctx, runtime.Gosched), in)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	cancel()
+	begun := time.Now()
+	if err := <-ended; !errors.Is(err, context.Canceled) || time.Since(begun) > 3*time.Second {
+		t.Errorf("after %s: %v", time.Since(begun), err)
+	}
+}
+
 // Go would let it run for 10 ms at a time, and nobody else of the same processor.
 func TestASlowEvaluationLetsOthersGoOn(t *testing.T) {
 	slow := compile(t, "package signet.authz\n\nallow contains \"x\" if {\n\tsome x in numbers.range(1, 50000)\n\tsome y in numbers.range(1, 50000)\n\tx + y == 0\n}\n")

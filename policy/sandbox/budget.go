@@ -198,14 +198,14 @@ func (b *Budget) Done() {
 // Explain makes an error that may be recorded of the evaluator's.
 func (b *Budget) Explain(err error) error {
 	if b.over {
-		if b.unturned {
-			return fmt.Errorf("%w: too many slow evaluations for the same destination, or all, are before it", ErrLimit)
-		}
 		if b.left < 0 {
 			return fmt.Errorf("%w: more than %d steps", ErrLimit, b.steps)
 		}
 		if err := b.gaveUp(); err != nil {
 			return fmt.Errorf("evaluate: %w", err)
+		}
+		if b.unturned {
+			return fmt.Errorf("%w: too many slow evaluations for the same destination, or all, are before it", ErrLimit)
 		}
 		return fmt.Errorf("%w: more than %s", ErrLimit, b.time)
 	}
