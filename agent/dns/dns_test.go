@@ -228,7 +228,7 @@ func TestNoAnswerIsTakenThatIsNotToTheQuestion(t *testing.T) {
 	}
 }
 
-func TestTheNextNameServerIsAskedAndNobodyWaitsForWhoeverIsOneTooMany(t *testing.T) {
+func TestTheNextNameServerIsAsked(t *testing.T) {
 	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -241,14 +241,41 @@ func TestTheNextNameServerIsAskedAndNobodyWaitsForWhoeverIsOneTooMany(t *testing
 	if got, err := lookup(t, s, "udp", "else.example"); err != nil || len(got) != 1 || got[0].String() != "192.0.2.8" {
 		t.Errorf("%v, %v", got, err)
 	}
-	if err := s.underWay.Acquire(t.Context(), mostUnderWay); err != nil { // as many as may be under way
+}
+
+func TestSilentNamesAndConnectionsKeepNobodyOut(t *testing.T) {
+	s, err := Listen(t.Context(), Config{Listen: "127.0.0.1:0", Upstreams: []string{fake(t, func(_ string, msg []byte, send func([]byte)) {
+		if q, err := read(msg); err == nil && !strings.HasPrefix(q.Name.String(), "silent") {
+			send(says(t, msg, "192.0.2.8"))
+		}
+	})}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lookup(t, s, "udp", "else.example"); err == nil || !strings.Contains(err.Error(), "misbehaving") {
-		t.Errorf("one too many: %v", err)
+	s.underWay.most, s.conns.most = 2, 2
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.Run(ctx, known, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	for range 8 {
+		c, err := net.Dial("udp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := c.Write(ask1(t, 7, "silent.example.", dnsmessage.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		idle, err := net.Dial("tcp", s.Addr().String()) // says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = idle.Close() })
 	}
-	if got, err := lookup(t, s, "udp", "orders.shop.internal"); err != nil || len(got) != 1 {
-		t.Errorf("a service meanwhile: %v, %v", got, err)
+	for _, network := range []string{"udp", "tcp"} {
+		if got, err := lookup(t, s, network, "else.example"); err != nil || len(got) != 1 || got[0].String() != "192.0.2.8" {
+			t.Errorf("by %s: %v, %v", network, got, err)
+		}
 	}
 }
 

@@ -9,16 +9,14 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 const (
-	// mostUnderWay questions are asked of others at a time, by UDP and TCP together; whoever asks
-	// beyond is told to try again (SERVFAIL).
-	mostUnderWay = 256
-	// mostConnections by TCP at a time; whoever comes beyond is closed.
-	mostConnections = 64
+	// mostUnderWay questions are asked of others at a time, by UDP and TCP together; for one beyond
+	// them the oldest is answered that it failed (SERVFAIL).
+	mostUnderWay = 2048
+	// mostConnections by TCP at a time; for one beyond them the oldest is closed.
+	mostConnections = 1024
 	// idle is how long a connection may say nothing.
 	idle = 5 * time.Second
 	// pause is how long is waited after an error of a socket.
@@ -32,7 +30,8 @@ type Server struct {
 	upstreams []netip.AddrPort
 	names     Names
 	log       *slog.Logger
-	underWay  *semaphore.Weighted
+	underWay  room
+	conns     room
 }
 
 // Listen takes the address; nil where the configuration has none.
@@ -53,7 +52,7 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 		_ = l.Close() // nobody came
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	return &Server{udp: u.(*net.UDPConn), tcp: l, upstreams: ups, underWay: semaphore.NewWeighted(mostUnderWay)}, nil //nolint:forcetypeassert // of network udp
+	return &Server{udp: u.(*net.UDPConn), tcp: l, upstreams: ups, underWay: room{most: mostUnderWay}, conns: room{most: mostConnections}}, nil //nolint:forcetypeassert // of network udp
 }
 
 // Addr is where it listens.
@@ -96,13 +95,12 @@ func (s *Server) serveUDP(ctx context.Context) {
 			continue
 		}
 		msg := append([]byte(nil), buf[:n]...)
-		if !s.underWay.TryAcquire(1) {
-			s.send(q.failure(), from)
-			continue
-		}
+		asking, end := context.WithCancel(ctx)
+		leave := s.underWay.enter(end)
 		wg.Go(func() {
-			defer s.underWay.Release(1)
-			s.send(s.others(ctx, "udp", q, msg), from)
+			defer end()
+			defer leave()
+			s.send(s.others(asking, "udp", q, msg), from)
 		})
 	}
 }
@@ -143,7 +141,6 @@ func (s *Server) again(ctx context.Context, err error) bool {
 func (s *Server) serveTCP(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	room := semaphore.NewWeighted(mostConnections)
 	for {
 		conn, err := s.tcp.Accept()
 		if err != nil {
@@ -152,12 +149,9 @@ func (s *Server) serveTCP(ctx context.Context) {
 			}
 			return
 		}
-		if !room.TryAcquire(1) {
-			_ = conn.Close() // too many
-			continue
-		}
+		leave := s.conns.enter(func() { _ = conn.Close() }) // its client asks anew
 		wg.Go(func() {
-			defer room.Release(1)
+			defer leave()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			s.serveConn(ctx, conn)
 		})
@@ -176,12 +170,11 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		}
 		q, reply, done := answer(msg, s.names)
 		if !done {
-			if !s.underWay.TryAcquire(1) {
-				reply = q.failure()
-			} else {
-				reply = s.others(ctx, "tcp", q, msg)
-				s.underWay.Release(1)
-			}
+			asking, end := context.WithCancel(ctx)
+			leave := s.underWay.enter(end)
+			reply = s.others(asking, "tcp", q, msg)
+			leave()
+			end()
 		}
 		if reply == nil || conn.SetDeadline(time.Now().Add(idle)) != nil || writeTCP(conn, reply) != nil {
 			return
