@@ -94,10 +94,19 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 	case "json":
 		return showManifests(c.OutOrStdout(), answer)
 	}
-	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, wide: []string{"owner", "address"}, none: "nothing of this kind is stored"}
+	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, wide: []string{"owner"}, none: "nothing of this kind is stored"}
+	// Services alone have addresses, and where their mesh gives them.
+	addresses := slices.ContainsFunc(answer.GetObjects(), func(o *api.Object) bool { return o.GetAddress() != "" })
+	if addresses {
+		v.wide = append(v.wide, "address")
+	}
 	for _, obj := range answer.GetObjects() {
 		v.names = append(v.names, objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()))
-		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10), obj.GetOwner(), obj.GetAddress()})
+		row := []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10), obj.GetOwner()}
+		if addresses {
+			row = append(row, obj.GetAddress())
+		}
+		v.rows = append(v.rows, row)
 	}
 	return show(c, v)
 }
