@@ -55,24 +55,36 @@ func ConnectionOwner(local, remote netip.AddrPort) (SocketOwner, error) {
 	if remote.Addr().IsLoopback() && !local.Addr().IsLoopback() {
 		return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: not from a loopback address, as one that was rewritten on its way (an application leaves its own address to the kernel): %w", local, remote, ErrNoOwner)
 	}
-	families := []byte{unix.AF_INET6}
-	if local.Addr().Is4() {
-		// A client may have an IPv6 socket for an IPv4 connection.
-		families = []byte{unix.AF_INET, unix.AF_INET6}
+	found, err := connected(local, remote)
+	if err != nil {
+		return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: %w", local, remote, err)
 	}
+	return found.owner, nil
+}
+
+// connected is the socket with these addresses, if somebody holds it.
+func connected(local, remote netip.AddrPort) (diagSocket, error) {
 	var errs []error
-	for _, family := range families {
-		found, err := diag(diagRequest(family, unix.NLM_F_REQUEST, ^uint32(0), local, remote), 1,
+	for _, family := range familiesOf(local.Addr()) {
+		found, err := diag(withCounts(diagRequest(family, unix.NLM_F_REQUEST, ^uint32(0), local, remote)), 1,
 			func(s diagSocket) bool { return s.connects(local, remote) })
 		if err == nil {
 			if len(found) > 0 {
-				return found[0].owner, nil
+				return found[0], nil
 			}
 			err = ErrNoOwner
 		}
 		errs = append(errs, err)
 	}
-	return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: %w", local, remote, errors.Join(errs...))
+	return diagSocket{}, errors.Join(errs...)
+}
+
+// familiesOf are those of the sockets that can have an address: an IPv6 socket may have an IPv4 one.
+func familiesOf(a netip.Addr) []byte {
+	if a.Is4() {
+		return []byte{unix.AF_INET, unix.AF_INET6}
+	}
+	return []byte{unix.AF_INET6}
 }
 
 // maxListeners bounds the sockets that listen for one address: the workers of one
@@ -92,11 +104,7 @@ func ListenerOwners(at netip.AddrPort) ([]SocketOwner, error) {
 		return nil, fmt.Errorf("%s is %w", at.Addr(), ErrElsewhere)
 	}
 	var owners []SocketOwner
-	families := []byte{unix.AF_INET6}
-	if at.Addr().Is4() {
-		families = []byte{unix.AF_INET, unix.AF_INET6}
-	}
-	for _, family := range families {
+	for _, family := range familiesOf(at.Addr()) {
 		any := netip.IPv6Unspecified()
 		if family == unix.AF_INET {
 			any = netip.IPv4Unspecified()
@@ -130,6 +138,7 @@ type diagSocket struct {
 	inode         uint32
 	v6Only        bool
 	owner         SocketOwner
+	carried       carried
 }
 
 func (s diagSocket) connects(local, remote netip.AddrPort) bool {
@@ -168,12 +177,14 @@ const (
 	offMsgUID     = 64 // inet_diag_msg.idiag_uid
 	offMsgInode   = 68
 	sizeSockID    = 48
+	attrInfo      = 2  // INET_DIAG_INFO
 	attrSKV6Only  = 11 // INET_DIAG_SKV6ONLY
 	attrCgroupID  = 21 // INET_DIAG_CGROUP_ID
 	sockDiagByFam = 20 // SOCK_DIAG_BY_FAMILY
 	attrBytecode  = 1  // INET_DIAG_REQ_BYTECODE
 	bcJump        = 1  // INET_DIAG_BC_JMP
 	bcSCond       = 7  // INET_DIAG_BC_S_COND
+	bcDCond       = 8  // INET_DIAG_BC_D_COND
 )
 
 // diagRequest asks for one socket, or with NLM_F_DUMP for all of a local port
@@ -207,21 +218,37 @@ func diagRequest(family byte, flags uint16, states uint32, local, remote netip.A
 // onlyAt has the kernel leave out of a dump what is bound to neither of the two
 // addresses: of a port it would tell the sockets of all, however many one user holds.
 func onlyAt(request []byte, family byte, one, other netip.Addr) []byte {
-	condition := func(a netip.Addr) []byte { // inet_diag_bc_op and inet_diag_hostcond
-		addr := a.AsSlice()
-		if family == unix.AF_INET6 {
-			sixteen := a.As16()
-			addr = sixteen[:]
-		}
-		size := byte(4 + 8 + len(addr))                                                          //nolint:gosec // at most 28
-		op := []byte{bcSCond, size, 0, 0, family, 8 * (size - 12), 0, 0, 0xff, 0xff, 0xff, 0xff} // all bits, of any port
-		binary.NativeEndian.PutUint16(op[2:], uint16(size)+4)                                    // where it is not: over the jump, or past the end
-		return append(op, addr...)
-	}
-	first, second := condition(one), condition(other)
+	first, second := condition(bcSCond, family, one, anyPort), condition(bcSCond, family, other, anyPort)
 	jump := []byte{bcJump, 4, 0, 0}
 	binary.NativeEndian.PutUint16(jump[2:], uint16(4+len(second))) //nolint:gosec // at most 32
-	program := slices.Concat(first, jump, second)
+	return withProgram(request, slices.Concat(first, jump, second))
+}
+
+// onlyBetween has the kernel leave out of a dump what is not connected from an address to there.
+func onlyBetween(request []byte, family byte, from netip.Addr, to netip.AddrPort) []byte {
+	first, second := condition(bcSCond, family, from, anyPort), condition(bcDCond, family, to.Addr(), uint32(to.Port()))
+	binary.NativeEndian.PutUint16(first[2:], uint16(len(first)+len(second)+4)) //nolint:gosec // at most 60: over both
+	return withProgram(request, slices.Concat(first, second))
+}
+
+const anyPort = 0xffffffff
+
+// condition is an inet_diag_bc_op with its inet_diag_hostcond, for all bits of an address. Where it does
+// not hold the kernel goes on over the operation behind it, a jump, or past the end, which is no.
+func condition(op, family byte, a netip.Addr, port uint32) []byte {
+	addr := a.AsSlice()
+	if family == unix.AF_INET6 {
+		sixteen := a.As16()
+		addr = sixteen[:]
+	}
+	size := byte(4 + 8 + len(addr)) //nolint:gosec // at most 28
+	b := []byte{op, size, 0, 0, family, 8 * (size - 12), 0, 0, 0, 0, 0, 0}
+	binary.NativeEndian.PutUint16(b[2:], uint16(size)+4)
+	binary.NativeEndian.PutUint32(b[8:], port)
+	return append(b, addr...)
+}
+
+func withProgram(request, program []byte) []byte {
 	attr := make([]byte, 4, 4+len(program))
 	binary.NativeEndian.PutUint16(attr, uint16(4+len(program))) //nolint:gosec // at most 64
 	binary.NativeEndian.PutUint16(attr[2:], attrBytecode)
@@ -374,6 +401,8 @@ func parseSocket(b []byte) (diagSocket, error) {
 		switch kind := binary.NativeEndian.Uint16(attrs[2:]); {
 		case kind == attrSKV6Only && len(value) == 1:
 			s.v6Only = value[0] != 0
+		case kind == attrInfo:
+			s.carried = parseCarried(value)
 		case kind == attrCgroupID && len(value) == 8:
 			if id := binary.NativeEndian.Uint64(value); id > 1 {
 				s.owner.Cgroup = id

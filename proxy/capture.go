@@ -42,6 +42,18 @@ func (c Capture) With(ipv6 bool) Capture {
 // EgressLoopback is where the kernel redirects a connection that is made on this host.
 func EgressLoopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
+// LedTo is the end of the way out to which a connection to that address is redirected; none
+// where nothing is.
+func (c Capture) LedTo(a netip.Addr) netip.AddrPort {
+	switch {
+	case c.Egress == 0:
+		return netip.AddrPort{}
+	case a.Is4():
+		return netip.AddrPortFrom(EgressLoopback(), c.Egress)
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), c.Egress)
+}
+
 // ValidCapture refuses a Capture to which nothing could be redirected.
 func (s Shape) ValidCapture() error {
 	c := s.Capture

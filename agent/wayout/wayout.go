@@ -159,28 +159,51 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	case !a.here:
 		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", a.node(), b.Name)
 	}
-	holder, err := attestation.ConnectionOwner(from, to)
+	holders, err := holdersOf(from, to, sh.Capture)
 	switch {
 	case errors.Is(err, attestation.ErrNoOwner):
 		return caller, no(reasonGone, "%s: %w", a.node(), err)
 	case err != nil: // nothing was found out
 		return caller, fmt.Errorf("%s: %w", a.node(), err)
 	}
-	caller = owner{UID: holder.UID}.String()
+	for _, holder := range holders {
+		caller = owner{UID: holder.UID}.String()
+		err := s.allows(a, sh, unshaped, holder)
+		if err != nil && len(holders) > 1 {
+			err = fmt.Errorf("%s calls %s at the same time as others, and the kernel gave this connection another source port, as where two redirected connections have one, so that it can be any of theirs (leave the destination out of what is redirected, or let one user call it): %w", caller, to, err)
+		}
+		if err != nil {
+			return caller, err
+		}
+	}
+	return caller, nil
+}
+
+// allows returns nil if whoever holds a connection may call out.
+func (s *Server) allows(a asker, sh proxy.Shape, unshaped error, holder attestation.SocketOwner) error {
 	if b := a.binding; !b.Applications.IsZero() {
 		if !b.Applications.Allows(holder.UID) {
-			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", a.node(), caller, b.Name, b.Applications.Strings())
+			return no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", a.node(), owner{UID: holder.UID}, b.Name, b.Applications.Strings())
 		}
-		return caller, nil
+		return nil
 	}
 	if unshaped != nil {
-		return caller, no(reasonNotReady, "%s: %w", a.node(), unshaped)
+		return no(reasonNotReady, "%s: %w", a.node(), unshaped)
 	}
 	f, err := s.front(a.node(), sh, a.as)
 	if err != nil {
-		return caller, no(reasonNotReady, "%s: %w", a.node(), err)
+		return no(reasonNotReady, "%s: %w", a.node(), err)
 	}
-	return caller, s.owners.allows(f, a.binding.Name, holder)
+	return s.owners.allows(f, a.binding.Name, holder)
+}
+
+// holdersOf are who can have made a connection: one, but for some that are redirected.
+func holdersOf(from, to netip.AddrPort, c proxy.Capture) ([]attestation.SocketOwner, error) {
+	if at := c.LedTo(to.Addr()); at.IsValid() && at != to {
+		return attestation.RedirectedOwners(from, to, at)
+	}
+	one, err := attestation.ConnectionOwner(from, to)
+	return []attestation.SocketOwner{one}, err
 }
 
 // Listens reports whether the application behind a proxy is there. Where that cannot be

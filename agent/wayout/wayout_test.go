@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -30,6 +32,8 @@ import (
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
+	"signet.example/redirect"
+	"signet.example/test/parts"
 )
 
 // oneProxy is the one of the host, as a test says.
@@ -201,6 +205,55 @@ func TestAQuestionThatItsProxyGaveUpIsLateAndNotAboutNobody(t *testing.T) {
 	a.ctx = asked
 	a.at = &authv3.AttributeContext{Source: end(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}), Destination: a.at.GetDestination()}
 	a.expect("nobody holds it", reasonGone)
+}
+
+// The kernel gives a redirected connection another source port where two have one.
+func TestARedirectedConnectionIsItsCallersWhateverPortItHas(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), "route", "add", "default", "via", parts.AnotherHost).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := redirect.Up(redirect.Rules{EgressPort: 15001, IgnoreUIDs: []uint32{1337}}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:15001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	a := newAsking(t)
+	a.bound(map[string][]string{"web": {userSelector(us())}})
+	a.proxy.shape = proxy.Shape{App: "127.0.0.77", Capture: proxy.Capture{Egress: 15001}}
+	call := func(port int, to string) {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(parts.ThisHost), Port: port}, Control: func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
+		}}
+		c, err := d.DialContext(t.Context(), "tcp4", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = c.Close(), s.Close() })
+		a.at = &authv3.AttributeContext{Source: end(s.RemoteAddr()), Destination: end(c.RemoteAddr())}
+	}
+	call(40000, "203.0.113.7:80")
+	a.expect("with its own port", "")
+	call(40000, "203.0.113.8:80")
+	a.expect("with another", "")
+	asked := a.at
+	parts.AsUser(t, 1000, func() { call(40001, "203.0.113.8:80") })
+	a.expect("another user's", reasonNotTheirs)
+	a.at = asked
+	a.expect("with another, where another user calls", reasonNotTheirs)
+	if !strings.Contains(a.log.String(), "another source port") {
+		t.Errorf("the log does not say why: %s", &a.log)
+	}
 }
 
 // Elsewhere the namespace that the agent is in is a whole host.
