@@ -43,9 +43,9 @@ func newRedirecting(t *testing.T) *redirecting {
 
 // call is a connection from a port to a destination, and what was accepted of it: with some bytes
 // already on it.
-func (r *redirecting) call(port int, to string) (client *net.TCPConn, server net.Conn) {
+func (r *redirecting) call(port uint16, to string) (client *net.TCPConn, server net.Conn) {
 	r.t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(parts.ThisHost), Port: port}, Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(parts.ThisHost), port)), Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
 	}}
 	c, err := d.DialContext(context.WithoutCancel(r.t.Context()), "tcp4", to)
@@ -62,7 +62,7 @@ func (r *redirecting) call(port int, to string) (client *net.TCPConn, server net
 }
 
 // answered is a connection that has had an answer, and stays.
-func (r *redirecting) answered(port int, to string) {
+func (r *redirecting) answered(port uint16, to string) {
 	r.t.Helper()
 	c, s := r.call(port, to)
 	r.says(s, c)

@@ -226,9 +226,9 @@ func TestARedirectedConnectionIsItsCallersWhateverPortItHas(t *testing.T) {
 	a := newAsking(t)
 	a.bound(map[string][]string{"web": {userSelector(us())}})
 	a.proxy.shape = proxy.Shape{App: "127.0.0.77", Capture: proxy.Capture{Egress: 15001}}
-	call := func(port int, to string) {
+	call := func(port uint16, to string) {
 		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(parts.ThisHost), Port: port}, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(parts.ThisHost), port)), Control: func(_, _ string, c syscall.RawConn) (err error) {
 			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
 		}}
 		c, err := d.DialContext(t.Context(), "tcp4", to)
