@@ -176,7 +176,7 @@ func (b *authzBench) rows() []row {
 		{"requests/s, 32 connections", fmt.Sprintf("%.0f", rate(ours)), fmt.Sprintf("%.0f always-OK, %.0f no filter", rate(floor), rate(base)), fmt.Sprintf("%.2f", rate(ours)/rate(floor)), "0.57 (Rego embedded: 5.3 k of 9.3 k)"},
 		latency("p50, 32 connections", many, p50, ""),
 		latency("p99, 32 connections", many, p99, ""),
-		{"answered 503: no decision within 500 ms, 32 connections", fmt.Sprintf("%d of %d", ours.refused, ours.requests), fmt.Sprintf("%d of %d always-OK", floor.refused, floor.requests), "", "0"},
+		{"answered 503: no decision in time, 32 connections", fmt.Sprintf("%d of %d", ours.refused, ours.requests), fmt.Sprintf("%d of %d always-OK", floor.refused, floor.requests), "", "0"},
 		latency("p50, 1 connection", one, p50, "1.5 (Rego embedded)"),
 		latency("p99, 1 connection", one, p99, ""),
 		{"extra CPU of a request over no filter", us(extra(ours)), us(extra(floor)) + " always-OK", fmt.Sprintf("%.2f", extra(ours)/extra(floor)), "2.3 (Rego embedded: 260 of 113 µs)"},
