@@ -78,10 +78,17 @@ const readyPause = 100 * time.Millisecond
 // AwaitReady returns nil once each proxy of the agent whose sockets are in a folder serves with
 // its identity, and when ctx ends, why that is not so.
 func AwaitReady(ctx context.Context, socketDir string) error {
+	var last error // of a try that was not cut off by the end of ctx
 	for {
 		err := askReady(ctx, socketDir)
-		if err == nil || !watched.Sleep(ctx, readyPause) {
-			return err
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		if !watched.Sleep(ctx, readyPause) {
+			return last
 		}
 	}
 }

@@ -66,7 +66,7 @@ func TestWhyAnAgentIsNotReadyIsTheReasonOfTheLastTry(t *testing.T) {
 	at, end := agentAt(t, "tcp", "127.0.0.1:0", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, strings.Repeat("x", 1<<20), http.StatusServiceUnavailable)
 	})
-	ready := func(content string) error {
+	ready := func(content string) error { // a second is for one try on a loaded host
 		t.Helper()
 		dir := folder(t)
 		if content != "" {
@@ -74,7 +74,7 @@ func TestWhyAnAgentIsNotReadyIsTheReasonOfTheLastTry(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return local.AwaitReady(ctx, dir)
 	}
