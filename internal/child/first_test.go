@@ -27,7 +27,7 @@ func first(script string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	tries := 0
 	code, err := child.First{
-		Path: "/bin/sh", Args: []string{"sh", "-c", script}, Grace: 300 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Path: "/bin/sh", Args: []string{"sh", "-c", script}, Grace: 2 * time.Second, Log: slog.New(slog.DiscardHandler),
 		Again: func(code int, _ time.Duration) (time.Duration, bool) {
 			tries++
 			return time.Millisecond, code == 42 && tries < 3
