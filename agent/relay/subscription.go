@@ -115,7 +115,10 @@ func (l *subscription) release(ctx context.Context) {
 		// every proxy has taken the new one.
 		l.policies.Stamp(l, revisionsOf(done, next))
 		if !l.awaitPolicy(ctx, next) {
-			continue // a newer one is there, or ctx ended
+			if ctx.Err() != nil {
+				return // the one that is pending stays so: it would be looked at without end
+			}
+			continue // a newer one is there
 		}
 		l.released.Set(next)
 		l.served()

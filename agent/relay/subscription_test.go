@@ -42,6 +42,23 @@ func TestTheRevisionOfTheRoutesBeforeIsKeptWithTheNewOne(t *testing.T) {
 	})
 }
 
+// An agent that is told to stop while its authz is not there, or has not loaded what routes are stamped with.
+func TestASubscriptionWhosePolicyIsNotLoadedEndsWithItsAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &subscription{policies: &stamped{}, served: func() {}}
+		ctx, cancel := context.WithCancel(t.Context())
+		l.pending.Set(&routing{revision: "1"})
+		done := make(chan struct{})
+		go func() { defer close(done); l.release(ctx) }()
+		synctest.Wait()
+		cancel()
+		<-done
+		if l.released.Load() != nil {
+			t.Error("it was released")
+		}
+	})
+}
+
 // A server is told of so many views: those that any local process may make up come last.
 func TestViewsOfProxiesThatTheAgentRunsAreToldFirst(t *testing.T) {
 	views := map[viewKey]*View{}
