@@ -197,7 +197,7 @@ func (s *Server) allows(a asker, sh proxy.Shape, unshaped error, holder attestat
 	return s.owners.allows(f, a.binding.Name, holder)
 }
 
-// holdersOf are who can have made a connection: one, but for some that are redirected.
+// holdersOf are who can have made a connection: one, except where they are redirected.
 func holdersOf(from, to netip.AddrPort, c proxy.Capture) ([]attestation.SocketOwner, error) {
 	if at := c.LedTo(to.Addr()); at.IsValid() && at != to {
 		return attestation.RedirectedOwners(from, to, at)
