@@ -62,6 +62,17 @@ func TestADearCallIsMadeInTheLaneOnly(t *testing.T) {
 
 // Who waits for the lane has a turn of authz meanwhile, of which others need some.
 func TestOfOneDestinationSoManySlowEvaluationsWait(t *testing.T) {
+	for range 5 { // a loaded host may not be through with too many before those that wait give up
+		if goneOn(t) > 0 {
+			return
+		}
+	}
+	t.Error("none that waited went on")
+}
+
+// goneOn has more evaluations come than may wait, and returns how many of these went on.
+func goneOn(t *testing.T) (went int) {
+	t.Helper()
 	slow := compile(t, "package signet.authz\n\nallow contains \"x\" if {\n\tevery x in numbers.range(1, 3000) { x > 0 }\n}\n")
 	in := call("GET", "/", web)
 	in.Destination.ID = spiffeid.RequireFromString(fmt.Sprintf("spiffe://prod.example/shop/of-%d", time.Now().UnixNano())) // its lane rests from no run before
@@ -82,15 +93,12 @@ func TestOfOneDestinationSoManySlowEvaluationsWait(t *testing.T) {
 		}
 	}
 	leave()
-	went := 0
 	for range most - 1 {
 		if err := <-ended; err == nil {
 			went++
 		}
 	}
-	if went == 0 {
-		t.Error("none that waited went on")
-	}
+	return went
 }
 
 // Whoever asks may give up before that.
