@@ -411,8 +411,11 @@ func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 
 // goOn waits for DrainTime, in which callers learn to go elsewhere whom nobody asks
 // whether they have: those outside of the mesh. It reports whether Envoy still runs.
-func (e *envoy) goOn(ended <-chan struct{}) bool {
-	t := time.NewTimer(e.config.DrainTime)
+func (e *envoy) goOn(ended <-chan struct{}) bool { return runsFor(e.config.DrainTime, ended) }
+
+// runsFor waits for d, and reports whether Envoy has not ended meanwhile.
+func runsFor(d time.Duration, ended <-chan struct{}) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -467,11 +470,7 @@ func (e *envoy) awaitSilence(ctx context.Context, begun time.Time, ended <-chan 
 			}
 			return
 		}
-		t := time.NewTimer(pollDraining)
-		select {
-		case <-t.C:
-		case <-ended:
-			t.Stop()
+		if !runsFor(pollDraining, ended) {
 			return
 		}
 	}
@@ -500,11 +499,7 @@ func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 			e.log.WarnContext(ctx, "envoy is ended with requests in flight, or connections open", slog.Int("requests", open.requests), slog.Int("connections", open.connections))
 			return
 		}
-		t := time.NewTimer(pollDraining)
-		select {
-		case <-t.C:
-		case <-ended:
-			t.Stop()
+		if !runsFor(pollDraining, ended) {
 			return
 		}
 	}
@@ -525,11 +520,7 @@ func (e *envoy) outlive(ctx context.Context, begun time.Time, ended <-chan struc
 		if calling == 0 && !e.config.Applications(e.proxy) {
 			return
 		}
-		t := time.NewTimer(pollDraining)
-		select {
-		case <-t.C:
-		case <-ended:
-			t.Stop()
+		if !runsFor(pollDraining, ended) {
 			return
 		}
 	}
