@@ -43,10 +43,11 @@ func (c Capture) With(ipv6 bool) Capture {
 func EgressLoopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
 // LedTo is the end of the way out to which a connection to that address is redirected; none
-// where nothing is.
+// where nothing is. What is on loopback never is: who calls the way out itself, or a service at its
+// own address, calls there.
 func (c Capture) LedTo(a netip.Addr) netip.AddrPort {
 	switch {
-	case c.Egress == 0:
+	case c.Egress == 0, a.IsLoopback():
 		return netip.AddrPort{}
 	case a.Is4():
 		return netip.AddrPortFrom(EgressLoopback(), c.Egress)

@@ -199,7 +199,7 @@ func (s *Server) allows(a asker, sh proxy.Shape, unshaped error, holder attestat
 
 // holdersOf are who can have made a connection: one, except where they are redirected.
 func holdersOf(from, to netip.AddrPort, c proxy.Capture) ([]attestation.SocketOwner, error) {
-	if at := c.LedTo(to.Addr()); at.IsValid() && at != to {
+	if at := c.LedTo(to.Addr()); at.IsValid() {
 		return attestation.RedirectedOwners(from, to, at)
 	}
 	one, err := attestation.ConnectionOwner(from, to)

@@ -256,6 +256,18 @@ func TestARedirectedConnectionIsItsCallersWhateverPortItHas(t *testing.T) {
 	}
 }
 
+// A service's own address is on loopback, where nothing is redirected.
+func TestAConnectionToAServicesAddressIsItsCallersWhereOthersAreRedirected(t *testing.T) {
+	a := newAsking(t)
+	a.bound(map[string][]string{"web": {userSelector(us())}})
+	for _, egress := range []uint16{0, 15001} {
+		a.proxy.shape = proxy.Shape{App: "127.0.0.77", Capture: proxy.Capture{Egress: egress}, ServiceAddresses: true}
+		a.expect(fmt.Sprintf("the application, with capture.egress %d", egress), "")
+	}
+	a.bound(map[string][]string{"web": {userSelector(us() + 1)}})
+	a.expect("another user", reasonNotTheirs)
+}
+
 // Elsewhere the namespace that the agent is in is a whole host.
 func TestTheNamespaceOfATaskCallsOutOnlyWhereItsBindingSaysSo(t *testing.T) {
 	a := newAsking(t)
