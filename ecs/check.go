@@ -78,7 +78,7 @@ func (t *task) checkEnvoy() {
 
 func (t *task) checkApplication(c *value) {
 	t.checkContainer(c, "dependsOn", "environment", "secrets")
-	if t.options.WayOut != ByVariable {
+	if t.way != ByVariable {
 		return
 	}
 	for _, key := range []string{"environment", "secrets"} {

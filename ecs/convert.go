@@ -14,7 +14,8 @@ type Options struct {
 	Image string
 	// Root is the trust domain's root certificate, in PEM: ca/root.crt of `signet init`.
 	Root string
-	// WayOut is how applications call others through the proxy. Default [ByVariable].
+	// WayOut is how applications call others through the proxy. By default it is [ByRedirection]
+	// for a task that has proxyConfiguration, else [ByVariable].
 	WayOut WayOut
 	// Applications are the containers that are the application, where it is not to be found by
 	// dependsOn and portMappings.
@@ -25,11 +26,17 @@ type Options struct {
 type WayOut string
 
 const (
-	// ByVariable gives the application http_proxy, which most clients of HTTP obey.
+	// ByRedirection keeps proxyConfiguration: the platform leads what the application calls, and
+	// who calls it, to the proxy, so that nothing changes in the application.
+	ByRedirection WayOut = "redirect"
+	// ByVariable takes the redirection out, and gives the application http_proxy, which most clients of HTTP obey.
 	ByVariable WayOut = "http_proxy"
 	// ByItself: the application calls 127.0.0.1:15001 by its own configuration.
 	ByItself WayOut = "none"
 )
+
+// WaysOut are all of them.
+var WaysOut = []string{string(ByRedirection), string(ByVariable), string(ByItself)}
 
 // Change is why a part of the definition is not as it was.
 type Change struct {
@@ -60,9 +67,6 @@ type Result struct {
 // Convert makes a definition, or a template with such, with Signet's agent in the place of App
 // Mesh's Envoy. What it cannot convert it refuses, all at once.
 func Convert(file, text string, o Options) (*Result, error) {
-	if o.WayOut == "" {
-		o.WayOut = ByVariable
-	}
 	domain, err := o.check()
 	if err != nil {
 		return nil, err

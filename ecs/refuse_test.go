@@ -55,14 +55,16 @@ func TestNullIsNotThere(t *testing.T) {
 func TestAProxyOfOnesOwnIsRefusedInEitherCase(t *testing.T) {
 	for _, name := range []string{"no_proxy", "NO_PROXY", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"} {
 		text := in(t, file(t, "orders.json"), `"PORT"`, `"`+name+`"`)
-		_, err := ecs.Convert("x.json", text, options(t))
+		o := options(t)
+		o.WayOut = ecs.ByVariable
+		_, err := ecs.Convert("x.json", text, o)
 		if err == nil || !strings.Contains(err.Error(), "containerDefinitions[app].environment: has "+name+" already") {
 			t.Errorf("%s: %v", name, err)
 		}
-		o := options(t)
-		o.WayOut = ecs.ByItself
-		if _, err := ecs.Convert("x.json", text, o); err != nil {
-			t.Errorf("%s, and nothing is set: %v", name, err)
+		for _, o.WayOut = range []ecs.WayOut{ecs.ByItself, ecs.ByRedirection} {
+			if _, err := ecs.Convert("x.json", text, o); err != nil {
+				t.Errorf("%s, and nothing is set: %v", name, err)
+			}
 		}
 	}
 }
@@ -92,10 +94,7 @@ func TestWhatSomebodyHasToLookAtIsNoted(t *testing.T) {
 			default:
 				text = in(t, orders, `"portMappings": [{"containerPort": 8080`, more+`"portMappings": [{"containerPort": 8080`)
 			}
-			r, err := ecs.Convert("x.json", text, options(t))
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := by(t, ecs.ByVariable, "x.json", text)
 			if noted := strings.Contains(strings.Join(r.Notes, "\n"), want); noted != there {
 				t.Errorf("%s: %v, in\n%s", want, noted, strings.Join(r.Notes, "\n"))
 			}
@@ -107,10 +106,7 @@ func TestWhatSomebodyHasToLookAtIsNoted(t *testing.T) {
 func TestAnApplicationThatDoesNotWaitIsFoundByItsPortsOrAsTheOnlyOne(t *testing.T) {
 	alone := in(t, file(t, "orders.json"), `"dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}],`, "")
 	for name, text := range map[string]string{"by its ports": alone, "as the only one": in(t, alone, `"portMappings": [{"containerPort": 8080, "protocol": "tcp"}],`, "")} {
-		r, err := ecs.Convert("x.json", text, options(t))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := by(t, ecs.ByVariable, "x.json", text)
 		d := definition(t, "x.json", r.Definition)
 		if container(d, "signet-stop") == nil || environment(container(d, "app"))["http_proxy"] == nil || container(d, "app")["dependsOn"] == nil || container(d, "xray-daemon")["dependsOn"] != nil {
 			t.Errorf("%s: nobody is the application:\n%s", name, r.Definition)
@@ -123,10 +119,7 @@ func TestWhoWaitsForWhatWaitsForTheEnvoyIsAnApplication(t *testing.T) {
 	text = in(t, text, `"containerDefinitions": [`, `"containerDefinitions": [
         {"name": "migration", "image": "m:1", "essential": false, "dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}]},
         {"name": "round", "image": "r:1", "dependsOn": [{"containerName": "round", "condition": "START"}]},`)
-	r, err := ecs.Convert("x.json", text, options(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := by(t, ecs.ByVariable, "x.json", text)
 	d := definition(t, "x.json", r.Definition)
 	for name, want := range map[string]bool{"migration": true, "app": true, "round": false} {
 		if got := environment(container(d, name))["http_proxy"] != nil; got != want {
@@ -151,12 +144,7 @@ func TestAGatewayIsKnownByTheTextOfItsFunction(t *testing.T) {
 // What is not led through the proxy by a variable has another way, which the note says in words to paste.
 func TestWhoObeysNoVariableIsToldOfTheAddressesOfServices(t *testing.T) {
 	for way, want := range map[ecs.WayOut]bool{ecs.ByVariable: true, "none": false} {
-		o := options(t)
-		o.WayOut = way
-		r, err := ecs.Convert("x.json", file(t, "orders.json"), o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := by(t, way, "x.json", file(t, "orders.json"))
 		notes := strings.Join(r.Notes, "\n")
 		for _, says := range []string{"SIGNET_PROXY_SERVICE_ADDRESSES=true", "in a shared zone only when the last caller has moved"} {
 			if strings.Contains(notes, says) != want {

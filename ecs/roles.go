@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 
 	"signet.example/proxy"
@@ -124,8 +125,8 @@ func (o Options) check() (domain string, err error) {
 	if o.Image == "" || strings.ContainsAny(o.Image, " \t\r\n\"\\") {
 		errs = append(errs, fmt.Errorf("image: want the image of Signet's agent in a registry that the tasks reach, got %q", o.Image))
 	}
-	if o.WayOut != ByVariable && o.WayOut != ByItself {
-		errs = append(errs, fmt.Errorf("way out: want %s or %s, got %q", ByVariable, ByItself, o.WayOut))
+	if o.WayOut != "" && !slices.Contains(WaysOut, string(o.WayOut)) {
+		errs = append(errs, fmt.Errorf("way out: want %s, got %q", strings.Join(WaysOut, ", "), o.WayOut))
 	}
 	domain, err = trustDomain(o.Root)
 	return domain, errors.Join(append(errs, err)...)

@@ -45,11 +45,12 @@ func (t *task) convert() {
 	}
 	t.checkTask()
 	t.checkEnvoy()
+	t.chooseWayOut()
 	t.findApplications()
 	if len(t.problems) > 0 {
 		return
 	}
-	t.convertRedirect()
+	t.convertRedirection()
 	t.convertEnvoy()
 	t.convertEnvironment()
 	if len(t.applications) == 0 {
@@ -175,47 +176,6 @@ func (t *task) findApplications() {
 	}
 }
 
-// convertRedirect takes out the redirection of App Mesh, for which this version has no listeners.
-func (t *task) convertRedirect() {
-	p := t.get("proxyConfiguration")
-	if p == nil {
-		return
-	}
-	ports, ignored := "", ""
-	for _, e := range t.of(p, "properties").items() {
-		switch t.literal(e, "name") {
-		case "AppPorts":
-			ports = t.literal(e, "value")
-		case "EgressIgnoredPorts":
-			ignored = t.literal(e, "value")
-		}
-	}
-	if v := t.egressIgnored(); v != nil && v.kind == opaque {
-		t.note("%s: EgressIgnoredIPs is a function: add what it is to no_proxy of the application", t.at("proxyConfiguration", "properties"))
-	}
-	t.drop(t.v, "proxyConfiguration", t.because(t.at("proxyConfiguration"),
-		"nothing is redirected: callers reach the proxy at the task's own address and the service's ports, and nobody listens at 15000; the way out is an HTTP proxy"))
-	if len(t.applications) > 0 {
-		if ports == "" {
-			ports = "of its virtual node"
-		}
-		t.note("the application listens on 127.0.0.1, not on 0.0.0.0, at its ports (%s): the proxy listens at the task's own address with the same ports, and one that listens on all addresses takes them from it", ports)
-	}
-	if ignored != "" {
-		t.note("EgressIgnoredPorts %s has nothing to follow it: what does not go by %s goes out by itself", ignored, wayOut)
-	}
-}
-
-// egressIgnored is where App Mesh left calls alone; nil where it says nothing.
-func (t *task) egressIgnored() *value {
-	for _, e := range t.of(t.get("proxyConfiguration"), "properties").items() {
-		if t.literal(e, "name") == "EgressIgnoredIPs" {
-			return t.of(e, "value")
-		}
-	}
-	return nil
-}
-
 func (t *task) convertEnvoy() {
 	c := t.envoy
 	t.set(c, "image", t.options.Image, t.because(t.container(c, "image"), "Signet's agent with Envoy, in the place of App Mesh's"))
@@ -223,7 +183,10 @@ func (t *task) convertEnvoy() {
 	t.set(c, "healthCheck", t.object(
 		t.member("command", healthy), t.member("interval", 5), t.member("timeout", 5), t.member("retries", 3), t.member("startPeriod", 10),
 	), t.because(t.container(c, "healthCheck"), "healthy is an Envoy that serves with its identity; the image has no shell and no curl"))
-	if user := t.of(c, "user"); user != nil && !user.is(userOfAgent) {
+	switch user := t.of(c, "user"); {
+	case user == nil && t.redirects.egress != "":
+		t.set(c, "user", userOfAgent, t.because(t.container(c, "user"), "the platform leaves alone what this user calls (IgnoredUID): the agent and its Envoy"))
+	case user != nil && !user.is(userOfAgent):
 		t.set(c, "user", userOfAgent, t.because(t.container(c, "user"), "the image's folders are that user's, and an agent that is root starts no Envoy as root"))
 	}
 	if arch := t.of(t.get("runtimePlatform"), "cpuArchitecture"); arch != nil && !arch.is("X86_64") {
@@ -270,6 +233,12 @@ func (t *task) convertEnvironment() {
 		{"SIGNET_TRUST_PEM", t.options.Root, "by whom the task knows the server: the trust domain's root certificate, which is public"},
 		{"SIGNET_JOIN_AWS_TASK_REGION", "environment", "the task joins by its role, as it did at App Mesh: there is no token in it"},
 	}
+	if port := t.redirects.egress; port != "" {
+		variables = append(variables, variable{"SIGNET_PROXY_CAPTURE_EGRESS", port, "the proxy takes what the platform redirects of the application's calls, by proxyConfiguration"})
+	}
+	if port := t.redirects.ingress; port != "" {
+		variables = append(variables, variable{"SIGNET_PROXY_CAPTURE_INGRESS", port, "and of the calls of others, for AppPorts"})
+	}
 	if stop := t.of(c, "stopTimeout"); stop != nil && !stop.is(strconv.Itoa(usualStop)) {
 		switch n, err := strconv.Atoi(stop.literal()); {
 		case err != nil || n < LeastStop:
@@ -306,12 +275,21 @@ func (t *task) convertApplication(c *value) {
 	case !t.of(on, "condition").is("HEALTHY"):
 		on.replace(string(waits), t.because(t.container(c, "dependsOn"), "the application starts when its proxy serves, not when the container does"))
 	}
-	if t.options.WayOut != ByVariable {
+	switch t.way {
+	case ByRedirection:
+		return
+	case ByItself:
 		t.note("%s calls services of the mesh through %s, by its own configuration: nothing leads it there", t.container(c), wayOut)
 		return
+	case ByVariable:
+		t.setVariables(c)
 	}
+}
+
+// setVariables has an application call by its clients' own proxy variables.
+func (t *task) setVariables(c *value) {
 	without := slices.Clone(withoutProxy)
-	for address := range strings.SplitSeq(t.egressIgnored().literal(), ",") {
+	for address := range strings.SplitSeq(t.property("EgressIgnoredIPs").literal(), ",") {
 		if address = strings.TrimSpace(address); address != "" && !slices.Contains(without, address) {
 			without = append(without, address)
 		}

@@ -22,6 +22,8 @@ type task struct {
 	proxy        string // its virtual node or gateway, as its variable has it; "" where that is a function
 	gateway      bool   // that is what it is for
 	applications []*value
+	way          WayOut
+	redirects    redirection // of which nothing is kept where way is another
 
 	changes  []*Change
 	problems []error

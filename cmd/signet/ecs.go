@@ -55,7 +55,7 @@ that the tasks reach; --trust is ca/root.crt of what signet init made.`,
 	c.Flags().StringVar(&o.Server, "server", "", "the server's address as the tasks reach it, host:port")
 	trust := c.Flags().String("trust", "", "file with the trust domain's root certificate")
 	c.Flags().StringVar(&o.Image, "image", "", "image of Signet's agent")
-	out := c.Flags().String("way-out", string(ecs.ByVariable), "how the application calls through the proxy: http_proxy sets that variable, none leaves it to the application")
+	out := c.Flags().String("way-out", "", "how the application calls through the proxy: redirect keeps proxyConfiguration, http_proxy takes it out and sets that variable, none takes it out and leaves the calls to the application; by default redirect where the definition has proxyConfiguration, else http_proxy")
 	c.Flags().StringSliceVar(&o.Applications, "application", nil, "container that is the application; by default what depends on the Envoy, else what has ports; may be repeated")
 	diff := c.Flags().Bool("diff", false, "write the lines that change, and why, in the place of the definition")
 	objects := c.Flags().Bool("objects", false, "write the manifests of the group and the binding alone")
@@ -64,8 +64,8 @@ that the tasks reach; --trust is ca/root.crt of what signet init made.`,
 		_ = c.MarkFlagRequired(name) // fails only for an undefined flag
 	}
 	c.MarkFlagsMutuallyExclusive("diff", "objects")
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(convertOutputs, cobra.ShellCompDirectiveNoFileComp))                                          // the same
-	_ = c.RegisterFlagCompletionFunc("way-out", cobra.FixedCompletions([]string{string(ecs.ByVariable), string(ecs.ByItself)}, cobra.ShellCompDirectiveNoFileComp)) // the same
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(convertOutputs, cobra.ShellCompDirectiveNoFileComp)) // the same
+	_ = c.RegisterFlagCompletionFunc("way-out", cobra.FixedCompletions(ecs.WaysOut, cobra.ShellCompDirectiveNoFileComp))   // the same
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !slices.Contains(convertOutputs, *format) {
 			return usage(fmt.Errorf("-o %s: must be %s", *format, strings.Join(convertOutputs, " or ")))

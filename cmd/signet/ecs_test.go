@@ -77,6 +77,9 @@ func TestTheAgentTakesTheEnvironmentThatIsWritten(t *testing.T) {
 		if cfg.Server != "mesh.internal:8443" || cfg.Join.Given() != "aws_task" || len(cfg.Proxies) != 1 || cfg.Proxies[0].Mesh != "shop" {
 			t.Errorf("%s: the agent reads %+v", name, cfg)
 		}
+		if want := (proxy.Capture{Egress: 15001, Ingress: 15000}); cfg.Proxies[0].VirtualGateway == "" && cfg.Proxies[0].Capture != want {
+			t.Errorf("%s: the agent takes %+v of what is redirected", name, cfg.Proxies[0].Capture)
+		}
 	}
 }
 
@@ -120,8 +123,11 @@ func TestConvertWritesTheDefinitionAndTheRestBeside(t *testing.T) {
 	}
 	out, beside := convert()
 	if !json.Valid([]byte(out)) || !strings.Contains(out, `"signet-agent:1"`) || !strings.Contains(beside, `IAM arn:aws:iam::123456789012:role/orders-task: add {"Effect": "Allow", "Action": "sts:GetWebIdentityToken"`) ||
-		!strings.Contains(beside, "note: the application listens on 127.0.0.1") || !strings.Contains(beside, "lines: 11 written") {
+		!strings.Contains(beside, "note: connections are redirected to the proxy as before") || !strings.Contains(beside, "lines: 11 written") {
 		t.Errorf("convert writes\n%s\nand\n%s", out, beside)
+	}
+	if out, beside := convert("--way-out", "http_proxy"); strings.Contains(out, "proxyConfiguration") || !strings.Contains(beside, "note: the application listens on 127.0.0.1") {
+		t.Errorf("without redirection convert writes\n%s\nand\n%s", out, beside)
 	}
 	if out, _ := convert("--diff"); !strings.Contains(out, "# containerDefinitions[envoy].image: Signet's agent") || strings.Contains(out, "not-for-the-report") {
 		t.Errorf("--diff writes\n%s", out)
