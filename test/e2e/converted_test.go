@@ -26,7 +26,8 @@ import (
 
 // definition is what tests read of a task definition, as JSON or in a template of CloudFormation.
 type definition struct {
-	ContainerDefinitions []container `json:"containerDefinitions" yaml:"ContainerDefinitions"`
+	ContainerDefinitions []container        `json:"containerDefinitions" yaml:"ContainerDefinitions"`
+	ProxyConfiguration   proxyConfiguration `json:"proxyConfiguration" yaml:"ProxyConfiguration"`
 }
 
 type container struct {
@@ -98,8 +99,9 @@ func relay(t *testing.T, host int, address string) {
 }
 
 // A definition of App Mesh's is converted, its objects are applied, and its containers are run as
-// they stand there: the task joins by its role, is healthy, serves and calls out, and is stopped in
-// the order of ECS under load without a failed request.
+// they stand there, with what the platform redirects by it and without: the task joins by its role,
+// is healthy, serves and calls out, and is stopped in the order of ECS under load without a failed
+// request.
 func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T) {
 	if !parts.Hosts(t, t.Name()) {
 		return
@@ -109,64 +111,115 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 	}
 	aws := parts.NewSTS(t, "123456789012")
 	relay(t, 2, strings.TrimPrefix(aws.URL(), "http://"))
-	role := aws.ARN("orders-task")
-	w := meshtest.Start(t, meshtest.Options{
+	c := converting{aws: aws, role: aws.ARN("orders-task")}
+	c.w = meshtest.Start(t, meshtest.Options{
 		Listen: parts.ThisHost + ":0", Nodes: []string{"front", "web"}, Binds: map[string]string{"web": parts.ThisHost, "front": frontHost}, NoAgent: true,
-		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + role + "\"]}]}}\n",
+		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + aws.Issuer() + ", roles: [\"" + c.role + "\"]}]}}\n",
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "web"), meshtest.VirtualNode("web", meshtest.Strict("test.example", "web"), "front"),
 			meshtest.ServiceOfNode("web", "web"), meshtest.ServiceOfNode("front", "front")),
 	})
-	w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {addresses: [\"10.231.0.0/24\"]}\n")
-	w.StartAgent()
-	w.AwaitProxies()
+	c.w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {addresses: [\"10.231.0.0/24\"]}\n")
+	c.w.StartAgent()
+	c.w.AwaitProxies()
+	c.image = image{c.w.Place(c.w.Program(), "signet-task"), c.w.PlaceEnvoy()}
+	for _, way := range []ecs.WayOut{ecs.ByRedirection, ecs.ByVariable} {
+		t.Run(string(way), func(t *testing.T) { c.run(t, way) })
+	}
+}
 
+// converting is a mesh in which a task of a converted definition is one of two replicas.
+type converting struct {
+	w     *meshtest.World
+	aws   *parts.STS
+	role  string
+	image image
+}
+
+func (c *converting) convert(t *testing.T, way ecs.WayOut) (d definition) {
+	t.Helper()
 	text, err := os.ReadFile("../../ecs/testdata/orders.json")
-	root, err2 := os.ReadFile(filepath.Join(w.ServerDir(), "ca", "root.crt"))
-	server, err3 := w.Addresses(w.ServerDir())
+	root, err2 := os.ReadFile(filepath.Join(c.w.ServerDir(), "ca", "root.crt"))
+	server, err3 := c.w.Addresses(c.w.ServerDir())
 	if err := errors.Join(err, err2, err3); err != nil {
 		t.Fatal(err)
 	}
-	made, err := ecs.Convert("orders.json", strings.Replace(string(text), "mesh/shop/virtualNode/orders", "mesh/test/virtualNode/web", 1),
-		ecs.Options{Server: server.Agents, Image: "signet-agent", Root: string(root)})
+	o := ecs.Options{Server: server.Agents, Image: "signet-agent", Root: string(root)}
+	if way != ecs.ByRedirection { // which is what this definition has by default
+		o.WayOut = way
+	}
+	made, err := ecs.Convert("orders.json", strings.Replace(string(text), "mesh/shop/virtualNode/orders", "mesh/test/virtualNode/web", 1), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d definition
+	if made.Written > mostLines {
+		t.Errorf("%d lines are written", made.Written)
+	}
 	if err := json.Unmarshal([]byte(made.Definition), &d); err != nil {
 		t.Fatal(err)
 	}
-	w.Apply(made.Objects)
+	if d.ProxyConfiguration.redirects() != (way == ecs.ByRedirection) {
+		t.Fatalf("the platform is told to redirect %+v", d.ProxyConfiguration)
+	}
+	c.w.Apply(made.Objects)
+	return d
+}
 
+func (c *converting) run(t *testing.T, way ecs.WayOut) {
+	d := c.convert(t, way)
 	proxy, app, stop := d.container(t, "envoy"), d.container(t, "app"), d.container(t, "signet-stop")
-	k := &task{t: t, host: 2, image: image{w.Place(w.Program(), "signet-task"), w.PlaceEnvoy()}, dir: filepath.Join(w.Dir, "converted"), ended: make(chan struct{})}
-	k.serve(meshtest.Echo("converted"))
-	given := aws.Environment(role)
+	name := "converted-" + string(way)
+	k := &task{t: t, host: 2, image: c.image, platform: d.ProxyConfiguration, dir: filepath.Join(c.w.Dir, name), ended: make(chan struct{})}
+	k.redirect("up")
+	k.serve(meshtest.Echo(name))
+	given := c.aws.Environment(c.role)
 	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy,
-		"SIGNET_JOIN_AWS_TASK_ENDPOINT": aws.URL(), "SIGNET_DRAIN_TIME": "1s",
+		"SIGNET_JOIN_AWS_TASK_ENDPOINT": c.aws.URL(), "SIGNET_DRAIN_TIME": "1s",
 	})
 	k.start(proxy.Command, proxy.environ(given))
 	eventually(t, 30*time.Second, "its health check succeeds", func() bool {
 		_, err := k.signet(append(slices.Clone(proxy.HealthCheck.Command[2:]), "--socket-dir", k.path("run"))...)
 		return err == nil
 	})
+	k.redirect("check")
 	page := "http://" + meshtest.HostOf("web") + "/"
-	eventually(t, 20*time.Second, "the task answers", func() bool { return w.Get("front", page).Seen.Service == "converted" })
+	eventually(t, 20*time.Second, "the task answers", func() bool {
+		a := c.w.Get("front", page)
+		return a.Seen.Service == name && a.Seen.Caller() == "spiffe://test.example/test/front"
+	})
+	k.callsAs(app)
+	eventually(t, 20*time.Second, "its application calls out", func() bool {
+		a, err := meshtest.Do(t, k.caller, http.MethodGet, fmt.Sprintf("http://%s:%d/", meshtest.HostOf("front"), meshtest.AppPort))
+		return err == nil && a.Seen.Caller() == "spiffe://test.example/test/web"
+	})
+	c.stopUnderLoad(k, stop.Command, page)
+	k.redirect("down")
+}
+
+// callsAs has a task's client call as the variables of its container say.
+func (k *task) callsAs(app container) {
+	k.t.Helper()
+	var to *url.URL
 	for _, e := range app.Environment {
-		if to, err := url.Parse(e.Value); e.Name == "http_proxy" && err == nil {
-			k.caller.Transport.(*http.Transport).Proxy = http.ProxyURL(to)
+		if e.Name == "http_proxy" {
+			var err error
+			if to, err = url.Parse(e.Value); err != nil {
+				k.t.Fatal(err)
+			}
 		}
 	}
-	eventually(t, 20*time.Second, "its application calls out", func() bool {
-		resp, err := k.caller.Get("http://" + meshtest.HostOf("front") + "/")
-		if err == nil {
-			_ = resp.Body.Close() // the status was wanted
-		}
-		return err == nil && resp.StatusCode == http.StatusOK
-	})
+	if (to == nil) != k.platform.redirects() {
+		k.t.Fatalf("http_proxy of the application is %v", to)
+	}
+	k.caller.Transport.(*http.Transport).Proxy = http.ProxyURL(to)
+}
 
+// stopUnderLoad stops the containers one after the other.
+func (c *converting) stopUnderLoad(k *task, command []string, page string) {
+	t := k.t
+	t.Helper()
 	words := strings.Fields(parts.OnAnotherHost() + asTaskUser)
-	first := exec.CommandContext(t.Context(), words[0], append(append(words[1:], k.image.signet), append(stop.Command, "--socket-dir", k.path("run"))...)...)
+	first := exec.CommandContext(t.Context(), words[0], append(append(words[1:], k.image.signet), append(command, "--socket-dir", k.path("run"))...)...)
 	out, err := first.StdoutPipe()
 	if err == nil {
 		err = first.Start()
@@ -174,7 +227,7 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := w.StartLoad("front", page, 100)
+	load := c.w.StartLoad("front", page, 100)
 	eventually(t, 20*time.Second, "it waits for SIGTERM", func() bool { return catches(first.Process.Pid, syscall.SIGTERM) })
 	time.Sleep(time.Second) // under load
 	if err := first.Process.Signal(syscall.SIGTERM); err != nil {

@@ -169,7 +169,7 @@ func (r *rolling) serve(s *rolled, caller func() *http.Client) http.Handler {
 			page(w, req)
 			return
 		}
-		out, err := http.NewRequestWithContext(req.Context(), http.MethodPost, "http://"+meshtest.HostOf("orders")+"/page", req.Body)
+		out, err := http.NewRequestWithContext(req.Context(), http.MethodPost, "http://"+meshtest.HostOf("orders")+":8080/page", req.Body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -451,8 +451,13 @@ func newRolling(t *testing.T) *rolling {
 		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + r.aws.Issuer() + ", roles: [" + strings.Join(roles, ", ") + "]}]}}\n",
 	})
 	r.image = image{r.w.Place(r.w.Program(), "signet-task"), r.w.PlaceEnvoy()}
-	for name, file := range map[string]string{"orders": "orders.json", "catalog": "catalog.json", "checkout": "checkout.yaml"} {
-		r.by[name] = &rolled{name: name, def: r.convert(file), balancer: alb.NewBalancer(balancerHost, "/up")}
+	for name, def := range map[string]definition{ // two as the platform redirects, one without
+		"orders": r.convert("orders.json"), "catalog": r.convert("catalog.json", "--way-out", "http_proxy"), "checkout": r.convert("checkout.yaml"),
+	} {
+		if def.ProxyConfiguration.redirects() != (name != "catalog") {
+			t.Fatalf("the platform of %s is told to redirect %+v", name, def.ProxyConfiguration)
+		}
+		r.by[name] = &rolled{name: name, def: def, balancer: alb.NewBalancer(balancerHost, "/up")}
 	}
 	r.startNeighbour()
 	return r

@@ -30,7 +30,7 @@ import (
 const mostLines = 12
 
 // convert has a definition converted by the command, and applies the objects that it writes.
-func (r *rolling) convert(file string) (d definition) {
+func (r *rolling) convert(file string, more ...string) (d definition) {
 	t := r.t
 	t.Helper()
 	server, err := r.w.Addresses(r.w.ServerDir())
@@ -41,8 +41,10 @@ func (r *rolling) convert(file string) (d definition) {
 		Definition, Objects string
 		Written             int
 	}
-	out, said, code := r.w.CLISplit("ecs", "convert", filepath.Join("testdata", "tasks", file), "--server", server.Agents,
-		"--trust", filepath.Join(r.w.ServerDir(), "ca", "root.crt"), "--image", "signet-agent", "-o", "json")
+	out, said, code := r.w.CLISplit(append([]string{
+		"ecs", "convert", filepath.Join("testdata", "tasks", file), "--server", server.Agents,
+		"--trust", filepath.Join(r.w.ServerDir(), "ca", "root.crt"), "--image", "signet-agent", "-o", "json",
+	}, more...)...)
 	if err := json.Unmarshal([]byte(out), &made); code != 0 || err != nil {
 		t.Fatalf("%s: %d, %v: %s", file, code, err, said)
 	}
@@ -82,7 +84,11 @@ type convertedTask struct {
 func (r *rolling) converted(s *rolled) revision {
 	host := <-r.hosts
 	proxy, stop := s.def.container(r.t, "envoy"), s.def.container(r.t, "signet-stop")
-	k := &task{t: r.t, host: host, image: r.image, dir: filepath.Join(r.w.Dir, fmt.Sprintf("%s-%d", s.name, s.started)), ended: make(chan struct{})}
+	k := &task{
+		t: r.t, host: host, image: r.image, platform: s.def.ProxyConfiguration,
+		dir: filepath.Join(r.w.Dir, fmt.Sprintf("%s-%d", s.name, s.started)), ended: make(chan struct{}),
+	}
+	k.redirect("up")
 	given := r.aws.Environment(r.aws.ARN(s.name + "-task"))
 	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy, "SIGNET_JOIN_AWS_TASK_ENDPOINT": r.aws.URL(),
@@ -94,6 +100,7 @@ func (r *rolling) converted(s *rolled) revision {
 		_, err := k.signet(append(slices.Clone(proxy.HealthCheck.Command[2:]), "--socket-dir", k.path("run"))...)
 		return err
 	})
+	k.redirect("check")
 	r.mu.Lock()
 	r.healthy = append(r.healthy, time.Since(begun))
 	r.mu.Unlock()
@@ -106,7 +113,10 @@ func (c *convertedTask) address() string { return addressOf(c.host) }
 func addressOf(host int) string { return fmt.Sprintf("10.231.0.%d", host) }
 
 func (c *convertedTask) stop(o order) error {
-	defer c.free()
+	defer func() {
+		c.redirect("down")
+		c.free()
+	}()
 	if o == applicationFirst {
 		said, err := c.told()
 		if err == nil && !strings.HasPrefix(said, "callers have gone elsewhere") {

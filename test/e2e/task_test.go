@@ -35,16 +35,19 @@ type image struct{ signet, envoy string }
 // task is a container of a task on a host of its own, which is its network namespace: agent and
 // Envoy below the first process of a PID namespace, and an application beside them.
 type task struct {
-	t      *testing.T
-	host   int // the n-th, of which the first is this one
-	image  image
-	dir    string
-	cmd    *exec.Cmd
-	out    string // file of its standard output and error
-	app    *http.Server
-	caller *http.Client
-	ended  chan struct{}
-	err    error // set before ended is closed
+	t     *testing.T
+	host  int // the n-th, of which the first is this one
+	image image
+	// platform is what is redirected to the pair. Without it the application listens on
+	// 127.0.0.1 and calls by http_proxy, with it as if there were no proxy.
+	platform proxyConfiguration
+	dir      string
+	cmd      *exec.Cmd
+	out      string // file of its standard output and error
+	app      *http.Server
+	caller   *http.Client
+	ended    chan struct{}
+	err      error // set before ended is closed
 }
 
 // startTask starts one, and its application, and waits until it is healthy.
@@ -152,10 +155,15 @@ func (k *task) stopper(command ...string) (stop func() (string, error)) {
 // serve runs the task's application, and makes a client that calls out by the proxy.
 func (k *task) serve(app http.Handler) {
 	k.t.Helper()
+	at, way := "127.0.0.1", http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:15001"})
+	if k.platform.redirects() {
+		at, way = "0.0.0.0", nil
+		k.routed()
+	}
 	var l net.Listener
 	parts.FromHost(k.t, k.host, func() {
 		var err error
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", meshtest.AppPort)); err != nil {
+		if l, err = net.Listen("tcp", fmt.Sprintf("%s:%d", at, meshtest.AppPort)); err != nil {
 			k.t.Error(err)
 		}
 	})
@@ -166,10 +174,13 @@ func (k *task) serve(app http.Handler) {
 	go func() { _ = k.app.Serve(l) }() // ends by Close
 	k.t.Cleanup(func() { _ = k.app.Close() })
 	dial := func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		if _, port, err := net.SplitHostPort(address); err == nil && way == nil { // names of services lead to made-up addresses
+			address = net.JoinHostPort(nowhere, port)
+		}
 		parts.FromHost(k.t, k.host, func() { c, err = new(net.Dialer).DialContext(ctx, network, address) })
 		return c, err
 	}
-	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:15001"}), DialContext: dial}
+	transport := &http.Transport{Proxy: way, DialContext: dial}
 	k.t.Cleanup(transport.CloseIdleConnections)
 	k.caller = &http.Client{Transport: transport, Timeout: 5 * time.Second}
 }
