@@ -11,9 +11,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"signet.example/internal/durable"
 )
+
+// saveAgain is how long after the names could not be written they are written again.
+const saveAgain = time.Minute
 
 // namesFile of data_dir has the names of the services that proxies called last, one a line.
 const namesFile = "names"
@@ -26,6 +30,7 @@ type Kept struct {
 	file   string
 	log    *slog.Logger
 	own    []string // in lower case, without a dot at the end
+	again  time.Duration
 
 	mu     sync.Mutex
 	before map[string]bool // guarded by mu; nil once the routes are there
@@ -44,7 +49,7 @@ type Routes interface {
 // may have for a service; where no proxy is to find services, nobody says when the routes are
 // there, and nothing is remembered.
 func Keep(dir string, own []string, find bool, routes Routes, log *slog.Logger) *Kept {
-	n := &Kept{routes: routes, file: filepath.Join(dir, namesFile), log: log, before: map[string]bool{}}
+	n := &Kept{routes: routes, file: filepath.Join(dir, namesFile), log: log, again: saveAgain, before: map[string]bool{}}
 	for _, name := range own {
 		n.own = append(n.own, strings.TrimSuffix(strings.ToLower(name), "."))
 	}
@@ -74,13 +79,17 @@ func (n *Kept) Address(name string) (address netip.Addr, known bool) {
 	return netip.Addr{}, n.before[name]
 }
 
-// Run writes the names down as they change, until ctx ends.
+// Run writes the names down as they change, until ctx ends: again where that failed, as on a full disk.
 func (n *Kept) Run(ctx context.Context) {
+	again := time.NewTimer(n.again)
+	defer again.Stop()
 	for {
 		list, complete, changed := n.routes.Services()
+		again.Stop()
 		if complete {
 			if err := n.save(list); err != nil {
-				n.log.WarnContext(ctx, "names of services are not kept: after a start they are asked of other name servers until the routes are there", slog.Any("err", err))
+				n.log.WarnContext(ctx, "names of services are not kept, until they can be written: after a start they are asked of other name servers until the routes are there", slog.Any("err", err))
+				again.Reset(n.again)
 			}
 			n.mu.Lock()
 			n.before = nil
@@ -88,6 +97,7 @@ func (n *Kept) Run(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 			return
 		}

@@ -60,6 +60,33 @@ func TestNamesAreKeptAsTheyCome(t *testing.T) {
 	}
 }
 
+func TestNamesThatCouldNotBeWrittenAreWrittenWhenTheyCanBe(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "away")
+	failed := make(chan struct{}, 1)
+	log := slog.New(slog.NewTextHandler(signal(failed), nil))
+	routes := &fakeRoutes{}
+	n := Keep(dir, nil, true, routes, log)
+	n.again = time.Millisecond
+	routes.Set(said{map[string]string{"a": "127.128.0.1"}, true})
+	running(t, n)
+	<-failed
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the names in the file", func() bool { b, _ := os.ReadFile(n.file); return string(b) == "a\n" })
+}
+
+// signal is a log of which each line is told, where nothing waits yet.
+type signal chan struct{}
+
+func (s signal) Write(b []byte) (int, error) {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}
+
 func TestTheNamesOfTheRunBeforeAreNotAskedOfOthersUntilTheRoutesAreThere(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, namesFile), []byte("db.shop.internal\ngone.shop.internal\n"), 0o600); err != nil {

@@ -53,6 +53,8 @@ type Relay struct {
 	ended chan struct{}
 	// addresses is where the proxies that the agent runs listen.
 	addresses addresses
+	// tenants is who may listen at the addresses of services.
+	tenants tenants
 	// changed counts what proxies said of their resources, for reports.
 	changed watched.Value[int]
 	looks   atomic.Bool // see Looks
@@ -108,7 +110,8 @@ type viewKey struct {
 func New(c Config) *Relay {
 	return &Relay{
 		config: c, proxies: map[string]supervised{}, spawn: make(chan func(context.Context)), ended: make(chan struct{}),
-		subs: map[subscriptionKey]*subscription{}, views: map[viewKey]*View{}, streams: map[*guard]struct{}{},
+		tenants: tenants{users: map[uint32]bool{}, said: map[string]bool{}},
+		subs:    map[subscriptionKey]*subscription{}, views: map[viewKey]*View{}, streams: map[*guard]struct{}{},
 	}
 }
 
@@ -317,6 +320,9 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		return nil, err
 	}
 	g.bind(w, subscriptionKey{ref, sh})
+	if sh.ServiceAddresses {
+		r.tenants.add(g.peer.UID())
+	}
 	r.noteRefused(resources.ProxyName(has), "")
 	r.config.Stay(g.peer)
 	return v.view, nil
