@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -66,6 +67,7 @@ On a host, whose network is everybody's, it takes the calls of the users of --on
 		if err := redirect.Up(r); err != nil {
 			return redirectFailed(err)
 		}
+		warnOfIPv6(c.ErrOrStderr(), r)
 		_, err = fmt.Fprintln(c.OutOrStdout(), "redirected: "+summary(r))
 		return err
 	}
@@ -117,6 +119,7 @@ seen. Exit code 3 where something is not as it should be.`,
 		if err != nil {
 			return redirectFailed(err)
 		}
+		warnOfIPv6(c.ErrOrStderr(), r)
 		listeners, err := listenersOf(c.Context(), r)
 		if err != nil {
 			return err
@@ -142,6 +145,13 @@ func redirectFailed(err error) error {
 		return &exitError{err: err, code: exitDenied, hint: "run it as root, or in a container with cap-add NET_ADMIN; Fargate has none: there proxyConfiguration redirects (docs/TASKS.md)"}
 	}
 	return err
+}
+
+// warnOfIPv6 writes what is left open where IPv6 is left alone and other hosts are reached by it.
+func warnOfIPv6(w io.Writer, r redirect.Rules) {
+	if own := netns.GlobalIPv6(); r.IPv4Only && own != "" {
+		_, _ = fmt.Fprintf(w, "warning: IPv6 is left alone (--ipv4-only, APPMESH_ENABLE_IPV6=0), and this network namespace has %s: what comes and goes by it is not led to the proxy, so that none of its policies and no mTLS hold there\n", own) // stderr is gone: nobody to tell
+	}
 }
 
 // summary is what is redirected, in a line.

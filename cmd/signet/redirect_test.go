@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -114,6 +115,18 @@ func TestACommandOfTheRedirectionSaysWhatItDidAndWhatItLacks(t *testing.T) {
 	_ = stranger.Close()
 	expect("redirect check --app-port 8080", exitOK, "as it should be")
 	expect("redirect check --app-port 8081", exitDifferent, "chain prerouting: rule 4 is another than: tcp dport 8081 redirect to :15000")
+	const open = "warning: IPv6 is left alone"
+	if out, _ := ran(t, "redirect up --app-port 8080 --ipv4-only"); strings.Contains(out, open) {
+		t.Errorf("there is no IPv6: %s", out)
+	}
+	if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), strings.Fields("addr add 2001:db8:1::1/64 dev wire nodad")...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	expect("redirect up --app-port 8080 --ipv4-only", exitOK, open, "2001:db8:1::1/64")
+	expect("redirect check --app-port 8080 --ipv4-only", exitOK, open)
+	if out, _ := ran(t, "redirect up --app-port 8080"); strings.Contains(out, open) {
+		t.Errorf("it is redirected: %s", out)
+	}
 	// Of a group nobody sees whether a listener has it.
 	expect("redirect up --ignore-uid 7 --ignore-gid 1337", exitOK)
 	expect("redirect check --ignore-uid 7 --ignore-gid 1337", exitOK, "as it should be")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 )
@@ -13,6 +14,17 @@ import (
 func HasIPv6() bool {
 	own, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool { return a.String() == "::1/128" })
+}
+
+// GlobalIPv6 is an address of it, with its prefix, by which other hosts are reached by IPv6; "" for none.
+func GlobalIPv6() string {
+	own, _ := net.InterfaceAddrs() // without them there is none to tell
+	for _, a := range own {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is6() && p.Addr().IsGlobalUnicast() {
+			return p.String()
+		}
+	}
+	return ""
 }
 
 // OfHost reports whether this is the first network namespace of the kernel: the settings that
