@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"signet.example/agent/dns"
 	"signet.example/agent/join"
 	"signet.example/agent/local"
+	"signet.example/agent/readonly"
 	"signet.example/agent/tlsfiles"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
@@ -156,6 +158,9 @@ type Proxy struct {
 	// Admin is the Unix socket of Envoy's admin interface, under SocketDir.
 	// Default <SocketDir>/proxies/<name>/admin.sock.
 	Admin string `yaml:"admin"`
+	// AdminReadOnly is an address of loopback and a port, as 127.0.0.1:9901, App Mesh's, where three paths
+	// of it can be read (package readonly). Default: none.
+	AdminReadOnly string `yaml:"admin_read_only"`
 }
 
 const (
@@ -290,6 +295,9 @@ func (c Config) Validate() error {
 			}
 			egress[at] = p.Name
 		}
+		if p.AdminReadOnly != "" && slices.ContainsFunc(c.Proxies[:i], func(o Proxy) bool { return o.AdminReadOnly == p.AdminReadOnly }) {
+			refuse(key+".admin_read_only", "%s is another proxy's: give each a port of its own", p.AdminReadOnly)
+		}
 		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", cmp.Or(p.VirtualNode, p.VirtualGateway)}, {"bind", p.Bind}} {
 			if field.value == "" && (field.key != "bind" || !c.Mode.task()) {
 				lacks(key+"."+field.key, "is missing")
@@ -411,6 +419,9 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 				refuse("capture", "%v", err)
 			}
 		}
+	}
+	if err := readonly.ValidAddress(p.AdminReadOnly); p.AdminReadOnly != "" && err != nil {
+		refuse("admin_read_only", "%v", err)
 	}
 	if p.Concurrency < 1 {
 		refuse("concurrency", "want at least 1, got %d", p.Concurrency)

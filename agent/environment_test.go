@@ -96,7 +96,7 @@ func TestNamesOfAppMeshsEnvironmentAreObeyedOrRefused(t *testing.T) {
 		"APPMESH_RESOURCE_ARN=mesh/shop/virtualRouter/r":                        "virtualRouter is not served, virtualNode and virtualGateway are",
 		"APPMESH_XDS_ENDPOINT=unix:///x.sock":                                   "APPMESH_XDS_ENDPOINT: routes come from Signet's server: SIGNET_SERVER",
 		"ENABLE_ENVOY_XRAY_TRACING=1":                                           "ENABLE_ENVOY_XRAY_TRACING: this version has nothing like it",
-		"ENVOY_ADMIN_ACCESS_PORT=9901":                                          "ENVOY_ADMIN_ACCESS_PORT: Envoy's admin interface",
+		"ENVOY_ADMIN_MODE=tcp":                                                  "ENVOY_ADMIN_MODE: Envoy's admin interface",
 		"ENVOY_LOG_LEVEL=debug":                                                 "ENVOY_LOG_LEVEL: Envoy logs warnings",
 	} {
 		if _, err := read(t, environ); err == nil || !strings.Contains(err.Error(), want) {

@@ -74,7 +74,7 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	if h.stop, err = listenStop(ctx, cfg); err != nil {
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
-	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
+	return h, errors.Join(slices.Concat(errs, tryProxies(ctx, cfg), tryReadOnly(ctx, cfg))...)
 }
 
 // peerMode is how peers are attested here.
@@ -157,6 +157,20 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 			if err := wayout.CheckEgress(at, p.uid()); err != nil {
 				errs = append(errs, fmt.Errorf("proxies[%d].egress: %w", i, err))
 			}
+		}
+	}
+	return errs
+}
+
+// tryReadOnly checks whether a start could listen where proxies are to be read.
+func tryReadOnly(ctx context.Context, cfg Config) []error {
+	var errs []error
+	for i, p := range cfg.Proxies {
+		if p.AdminReadOnly == "" {
+			continue
+		}
+		if err := tcpsock.Try(ctx, p.AdminReadOnly); err != nil {
+			errs = append(errs, fmt.Errorf("proxies[%d].admin_read_only: %w", i, err))
 		}
 	}
 	return errs
@@ -246,7 +260,7 @@ func (c Config) checkWays() error {
 
 // checkFree checks whether a start could take its port and its sockets.
 func checkFree(ctx context.Context, cfg Config) []error {
-	var errs []error
+	errs := tryReadOnly(ctx, cfg)
 	if cfg.Metrics != "" {
 		if err := tcpsock.Try(ctx, cfg.Metrics); err != nil {
 			errs = append(errs, fmt.Errorf("metrics: %w", err))

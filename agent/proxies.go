@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/readonly"
 	"signet.example/agent/relay"
 	"signet.example/agent/tlsfiles"
 	"signet.example/agent/wayout"
@@ -20,7 +22,7 @@ import (
 func proxiesOf(list []Proxy, given proxy.Shape) []envoy.Proxy {
 	all := make([]envoy.Proxy, len(list))
 	for i, p := range list {
-		all[i] = envoy.Proxy{Name: p.Name, Ref: p.ref(), Shape: p.shape(given), Admin: p.Admin, Concurrency: p.Concurrency, User: p.as}
+		all[i] = envoy.Proxy{Name: p.Name, Ref: p.ref(), Shape: p.shape(given), Admin: p.Admin, ReadOnly: p.AdminReadOnly, Concurrency: p.Concurrency, User: p.as}
 	}
 	return all
 }
@@ -42,6 +44,11 @@ func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 	given.Capture = p.Capture.With(netns.HasIPv6())
 	given.Suit(p.ref())
 	return given
+}
+
+// read has others read of a proxy.
+func (a *agent) read(ctx context.Context, p envoy.Proxy, get func(context.Context, string) (int, []byte, error)) {
+	readonly.Run(ctx, readonly.Config{Address: p.ReadOnly, Ask: get, Log: a.log.With(slog.String("proxy", p.Name))})
 }
 
 // listens reports whether the application behind a proxy is there.

@@ -145,10 +145,10 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		},
 	}
 	a.door = limits.NewDoor(a.guests.Knows, func(pid int32) bool { return children.Has(int(pid)) })
-	wanted := make(wantedKeys, 16)
+	wanted := make(upstream.Wanted, 16)
 	process, err := authzproc.New(authzproc.Config{
 		Executable: cmp.Or(cfg.Executable, child.Self), User: cfg.Authz.as, Spare: cfg.Authz.spare(), MemoryLimit: cfg.Authz.MemoryLimit,
-		State: &u.state, Wanted: wanted.add, Answered: a.answered, Metrics: m.authz, Log: log,
+		State: &u.state, Wanted: wanted.Add, Answered: a.answered, Metrics: m.authz, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests,
 		Heap: cfg.Mode.heap(), Outlive: cfg.outlive(), Early: a.order.Early, Applications: a.listens, AccessLogs: cfg.Mode.accessLogs(), XDSSocket: socks.path(xdsSocket),
 		Views: views{a.relay}, Children: children, Records: process, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
-		Changed: change, Metrics: m.envoys, Log: log,
+		Read: a.read, Changed: change, Metrics: m.envoys, Log: log,
 	})
 	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode}
 	if scrape.Open(cfg.Metrics) {
@@ -188,19 +188,9 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()
-	m.outageBudget(a.budget)
+	m.outageBudget(u.keeper.Budget)
 	m.tlsFiles(a.relay.FileProblems)
 	return a, nil
-}
-
-// wantedKeys are on their way to a server. What is lost is asked for again.
-type wantedKeys chan *api.WantedKey
-
-func (w wantedKeys) add(k *api.WantedKey) {
-	select {
-	case w <- k:
-	default:
-	}
 }
 
 // run starts everything and stops it in the order of need: the proxies drain
@@ -290,7 +280,7 @@ func (a *agent) run(ctx context.Context) error {
 // health is red where an identity is past its renewal by more than it should be,
 // although nothing has ended yet.
 func (a *agent) health() error {
-	if err := overdue(a.link.keeper.Held(), time.Now()); err != nil {
+	if err := svids.Overdue(a.link.keeper.Held(), time.Now()); err != nil {
 		return err
 	}
 	if a.link.state.Load() == nil {
@@ -314,32 +304,4 @@ func (a *agent) ready() error {
 		return fmt.Errorf("%d of %d proxies are not ready: the agent's log and `signet proxies` say why", waiting, len(a.cfg.Proxies))
 	}
 	return nil
-}
-
-// overdue counts the identities that were to be renewed long ago. It names none, nor
-// why: whoever reaches the port reads it.
-func overdue(held map[string]*svids.SVID, now time.Time) error {
-	late := 0
-	for _, s := range held {
-		if svids.Reached(s.Issued.Add(s.Lifetime()/2), now) {
-			late++
-		}
-	}
-	if late == 0 {
-		return nil
-	}
-	return fmt.Errorf("%d of %d certificates were to be renewed and are not: `signet check` names them, the agent's log says why", late, len(held))
-}
-
-// budget is how long the SVID with the nearest end still is.
-func (a *agent) budget() (time.Duration, bool) {
-	held := a.link.keeper.Held()
-	var least time.Duration
-	found := false
-	for _, s := range held {
-		if left := time.Until(s.NotAfter()); !found || left < least {
-			least, found = left, true
-		}
-	}
-	return least, found
 }

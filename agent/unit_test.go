@@ -44,6 +44,12 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		"socket_dir":                 func(c *Config) { c.SocketDir = "run" },
 		"drain_time":                 func(c *Config) { c.DrainTime = -time.Second },
 		"authz.memory_limit":         func(c *Config) { c.Authz.MemoryLimit = 1 },
+		"proxies[0].admin_read_only": func(c *Config) { c.Proxies[0].AdminReadOnly = "0.0.0.0:9901" },
+		"proxies[1].admin_read_only": func(c *Config) {
+			c.Proxies[0].AdminReadOnly = "127.0.0.1:9901"
+			c.Proxies = append(c.Proxies, c.Proxies[0])
+			c.Proxies[1].Name, c.Proxies[1].Bind = "web2", "127.0.0.3"
+		},
 		"proxies[0].name":            func(c *Config) { c.Proxies[0].Name = "../x" },
 		"proxies[0].mesh":            func(c *Config) { c.Proxies[0].Mesh = "" },
 		"proxies[0].virtual_node":    func(c *Config) { c.Proxies[0].VirtualNode = "" },

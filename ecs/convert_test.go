@@ -208,6 +208,41 @@ func TestTheProxyIsTheAgentAndTheApplicationWaitsForIt(t *testing.T) {
 	}
 }
 
+func TestWhatAsksEnvoysAdminPortFindsItStill(t *testing.T) {
+	orders := file(t, "orders.json")
+	const given = `"value": "127.0.0.1:9901"`
+	asks := `"healthCheck": {"command": ["CMD-SHELL", "curl -s http://localhost:9901/ready"]}, `
+	for name, c := range map[string]struct {
+		more, variable string
+		want           bool
+	}{
+		"nobody asks":           {"", "", false},
+		"the application asks":  {asks, "", true},
+		"its command says it":   {`"command": ["serve", "--proxy", "http://127.0.0.1:9901"], `, "", true},
+		"another number":        {`"command": ["serve", "--account", "199012"], `, "", false},
+		"a variable is obeyed":  {asks, `{"name": "ENVOY_ADMIN_ACCESS_PORT", "value": "9901"}, `, false},
+		"where nobody has said": {"", `{"name": "ENVOY_ADMIN_ACCESS_PORT", "value": "9902"}, `, false},
+	} {
+		text := orders
+		if c.more != "" {
+			text = in(t, text, `"portMappings": [{"containerPort": 8080`, c.more+`"portMappings": [{"containerPort": 8080`)
+		}
+		if c.variable != "" {
+			text = in(t, text, `{"name": "APPMESH_RESOURCE_ARN"`, c.variable+`{"name": "APPMESH_RESOURCE_ARN"`)
+		}
+		r, err := ecs.Convert("x.json", text, options(t))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got := strings.Contains(r.Definition, `"SIGNET_PROXY_ADMIN_READ_ONLY"`) && strings.Contains(r.Definition, given); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		if kept := strings.Contains(r.Definition, "ENVOY_ADMIN_ACCESS_PORT"); kept != (c.variable != "") {
+			t.Errorf("%s: the variable that is obeyed is there: %v", name, kept)
+		}
+	}
+}
+
 func TestAGatewayHasNoApplication(t *testing.T) {
 	r := convert(t, "edge.json")
 	d := definition(t, "edge.json", r.Definition)

@@ -2,6 +2,7 @@ package ecs
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,7 +194,7 @@ func (t *task) convertEnvoy() {
 		t.note("%s: the image %s has to be of that architecture, or of both", t.at("runtimePlatform", "cpuArchitecture"), t.options.Image)
 	}
 	if labels := t.of(c, "dockerLabels"); labels != nil && strings.Contains(t.d.text[labels.start:labels.end], "9901") {
-		t.note("%s has 9901, App Mesh's port of Envoy's statistics: nobody listens there (docs/METRICS.md)", t.container(c, "dockerLabels"))
+		t.note("%s has 9901, App Mesh's port of Envoy's statistics, which others than this task do not reach any more: a scraper of the task's own reads 127.0.0.1:9901 with SIGNET_PROXY_ADMIN_READ_ONLY (docs/METRICS.md)", t.container(c, "dockerLabels"))
 	}
 	if t.of(c, "environmentFiles") != nil {
 		t.note("%s: the files are not looked at: a variable in them that App Mesh had and Signet has not ends the container at its start, by name (docs/TASKS.md)", t.container(c, "environmentFiles"))
@@ -247,6 +248,9 @@ func (t *task) convertEnvironment() {
 			variables = append(variables, variable{"SIGNET_STOP_TIMEOUT", fmt.Sprintf("%ds", n), "everything in the container has ended before its stopTimeout"})
 		}
 	}
+	if asks := t.asksEnvoy(); asks != nil {
+		variables = append(variables, variable{"SIGNET_PROXY_ADMIN_READ_ONLY", adminOfEnvoy, t.container(asks) + " has 9901: /ready, /server_info and /stats/prometheus can be read there still"})
+	}
 	var items []raw
 	var whys []*Change
 	for _, v := range variables {
@@ -254,6 +258,27 @@ func (t *task) convertEnvironment() {
 		whys = append(whys, t.because(t.container(c, "environment", "["+v.name+"]"), "%s", v.why))
 	}
 	t.add(c, "environment", whys, items...)
+}
+
+// adminOfEnvoy is where App Mesh's Envoy had its admin interface.
+const adminOfEnvoy = "127.0.0.1:9901"
+
+var adminPort = regexp.MustCompile(`\b9901\b`)
+
+// asksEnvoy is the first container that has the port of the admin interface in what it does, nil
+// where none has, or where a variable that is obeyed says the port.
+func (t *task) asksEnvoy() *value {
+	if slices.ContainsFunc(t.of(t.envoy, "environment").items(), func(e *value) bool { return t.literal(e, "name") == "ENVOY_ADMIN_ACCESS_PORT" }) {
+		return nil
+	}
+	for _, c := range t.containers() {
+		for _, key := range []string{"healthCheck", "command", "entryPoint", "environment"} {
+			if v := t.of(c, key); c != t.envoy && v != nil && adminPort.MatchString(t.d.text[v.start:v.end]) {
+				return c
+			}
+		}
+	}
+	return nil
 }
 
 func (t *task) mount() raw {

@@ -47,7 +47,10 @@ var Names = []Name{
 	{Name: "APPMESH_METRIC_*", Refused: notYet},
 	{Name: "APPNET_*", Refused: "of App Mesh's own agent: take it out"},
 	{Name: "ENABLE_ENVOY_*", Refused: notYet},
-	{Name: "ENVOY_ADMIN_*", Refused: "Envoy's admin interface is the agent's alone, on a Unix socket: take it out"},
+	{Name: "ENVOY_ADMIN_ACCESS_PORT", keys: func(value string) (map[string]string, error) {
+		return map[string]string{"SIGNET_PROXY_ADMIN_READ_ONLY": "127.0.0.1:" + value}, nil
+	}},
+	{Name: "ENVOY_ADMIN_*", Refused: "Envoy's admin interface is the agent's alone, on a Unix socket; SIGNET_PROXY_ADMIN_READ_ONLY is where three paths of it can be read: take it out"},
 	{Name: "ENVOY_LOG_LEVEL", Refused: "Envoy logs warnings, to the agent's log: SIGNET_LOG_LEVEL is that one's; take it out"},
 	{Name: "ENVOY_*", Refused: notYet},
 }

@@ -34,23 +34,37 @@ func newAdmin(socket string) *admin {
 const maxAdminAnswer = 8 << 20
 
 func (a *admin) do(ctx context.Context, method, path string) ([]byte, error) {
+	status, body, err := a.ask(ctx, method, path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("envoy %s: %d %s", path, status, http.StatusText(status))
+	}
+	return body, err
+}
+
+// ask returns whatever is answered.
+func (a *admin) ask(ctx context.Context, method, path string) (status int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read only
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer+1))
+	if err == nil && len(body) > maxAdminAnswer {
+		err = fmt.Errorf("its answer is longer than %d bytes", maxAdminAnswer)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("envoy %s: %w", path, err)
+		return 0, nil, fmt.Errorf("envoy %s: %w", path, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("envoy %s: %s", path, resp.Status)
-	}
-	return body, nil
+	return resp.StatusCode, body, nil
+}
+
+// get is what a reader of the proxy's asks, whatever is answered.
+func (a *admin) get(ctx context.Context, path string) (status int, body []byte, err error) {
+	return a.ask(ctx, http.MethodGet, path)
 }
 
 // ready is nil once Envoy has warmed all that it was sent.

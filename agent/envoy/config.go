@@ -48,6 +48,9 @@ type Config struct {
 	// Revoked reports whether a context ended, by its cause, because the host may be
 	// here no longer: no proxy then gets more time than DrainTime.
 	Revoked func(cause error) bool
+	// Read, where a proxy is to be read by others, has them do so until ctx ends, as long as the proxy is
+	// run or waits to be: get asks its admin interface. nil where none is.
+	Read func(ctx context.Context, p Proxy, get func(ctx context.Context, path string) (status int, body []byte, err error))
 	// Changed is called with every change of a Status.
 	Changed func()
 	Metrics *Metrics
@@ -63,6 +66,8 @@ type Proxy struct {
 	Shape proxy.Shape
 	// Admin is the Unix socket of its admin interface.
 	Admin string
+	// ReadOnly is where others may read of it; "" for nowhere.
+	ReadOnly string
 	// Concurrency is the number of its workers.
 	Concurrency int
 	// User whom it runs as; nil is our own.

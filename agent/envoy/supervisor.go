@@ -130,9 +130,23 @@ func (s *Supervisor) run(ctx context.Context, p *supervised, before []<-chan str
 	s.mu.Lock()
 	p.envoy = e
 	s.mu.Unlock()
-	e.Run(ctx)
+	s.read(ctx, e, func() { e.Run(ctx) })
 	s.config.Views.Unconfigure(p.proxy.Name)
 	s.config.Metrics.gone(p.proxy.Name)
+}
+
+// read has others read of the proxy while it runs, its draining included.
+func (s *Supervisor) read(ctx context.Context, e *envoy, run func()) {
+	if e.proxy.ReadOnly == "" {
+		run()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { s.config.Read(ctx, e.proxy, e.admin.get) })
+	run()
+	cancel()
+	wg.Wait()
 }
 
 func (s *Supervisor) remove(p *supervised) {

@@ -183,3 +183,43 @@ func TestAProxyThatIsAddedBackWhileItDrainsWaitsForItsEnd(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+func TestAProxyCanBeReadAsLongAsItIsRun(t *testing.T) {
+	reads := make(chan string, 4)
+	s := New(Config{
+		Program: "/bin/true", Views: &unbound{configured: map[string]proxy.Shape{}, times: map[string]int{}}, Check: func(Proxy) error { return nil }, Revoked: func(error) bool { return false },
+		Changed: func() {}, Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
+		Read: func(ctx context.Context, p Proxy, get func(context.Context, string) (int, []byte, error)) {
+			if _, _, err := get(ctx, "/ready"); err == nil {
+				t.Error("an Envoy that does not run is ready")
+			}
+			reads <- p.Name + " at " + p.ReadOnly
+			<-ctx.Done()
+			reads <- p.Name + " no more"
+		},
+	})
+	read := at("a", "127.0.0.2", t.TempDir()+"/a.sock")
+	read.ReadOnly = "127.0.0.1:9901"
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx, []Proxy{read, at("b", "127.0.0.3", t.TempDir()+"/b.sock")})
+	}()
+	if got := <-reads; got != "a at 127.0.0.1:9901" {
+		t.Errorf("read is %s", got)
+	}
+	cancel()
+	<-done
+	select {
+	case got := <-reads:
+		if got != "a no more" {
+			t.Errorf("then %s", got)
+		}
+	default:
+		t.Error("it has ended, and is read")
+	}
+	if len(reads) > 0 {
+		t.Errorf("then %s", <-reads)
+	}
+}

@@ -260,3 +260,14 @@ func send(ctx context.Context, out chan<- *api.SessionUp, m *api.SessionUp) {
 	case <-ctx.Done():
 	}
 }
+
+// Wanted are keys of issuers on their way to a server. What is lost is asked for again.
+type Wanted chan *api.WantedKey
+
+// Add never waits.
+func (w Wanted) Add(k *api.WantedKey) {
+	select {
+	case w <- k:
+	default:
+	}
+}

@@ -166,7 +166,7 @@ func agentHint(cfg agent.Config, err error) error {
 	case errors.As(err, new(*private.ForeignError)):
 		return byOwner(err, true)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
+		return hinted(err, "another program, or another agent, has this port: choose another with the key that is named; of metrics 127.0.0.1:0 takes a free one")
 	case exitCode(err) == exitDenied && cfg.Join.Given() != "":
 		return &exitError{err: err, code: exitDenied, hint: "if its agent was banned, the host can join as another one: with a certificate for another key (the keys join." + cfg.Join.Given() + " of its configuration)"}
 	case exitCode(err) == exitDenied:

@@ -87,11 +87,12 @@ var imports = map[string][]string{
 	"agent/envoy":       {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent/relay":       {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/tlsfiles", "agent/resources", "internal", "proxy"},
 	"agent/limits":      {"attestation", "internal"},
+	"agent/readonly":    {"internal"},
 	"agent/authzproc":   {"identity", "api", "attestation", "policy", "authz", "authz/jwt", "agent/resources", "agent/answered", "agent/limits", "internal", "proxy"},
 	"agent/wayout":      {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {

@@ -31,7 +31,7 @@ spec: {issuer: "https://lost.test.internal", audiences: [shop], jwksURL: "https:
 func TestPrometheusSeesEveryMetricAndARotation(t *testing.T) {
 	program, promtool := parts.Program(t, "prometheus"), parts.Program(t, "promtool")
 	w := meshtest.Start(t, meshtest.Options{
-		Lifetime: 20 * time.Second, Nodes: []string{"front", "back"},
+		Lifetime: 20 * time.Second, Nodes: []string{"front", "back"}, Readable: []string{"front"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "back"),
 			meshtest.VirtualNode("back", meshtest.Strict("test.example", "back")), meshtest.ServiceOfNode("back", "back"), lostIssuer),
 	})
@@ -39,7 +39,9 @@ func TestPrometheusSeesEveryMetricAndARotation(t *testing.T) {
 	p := startPrometheus(w, program)
 	w.Get("front", "http://undeclared.test.internal/") // which its proxy answers by itself
 
-	p.await("both targets", `count(up == 1)`, func(v float64) bool { return v == 2 })
+	p.await("all targets", `count(up == 1)`, func(v float64) bool { return v == 3 })
+	p.await("the series of a proxy that can be read", `count({__name__=~"envoy_.*"})`, func(v float64) bool { return v == 60 })
+	p.await("what goes out by it", `sum(envoy_http_downstream_rq_xx{envoy_http_conn_manager_prefix="egress"})`, func(v float64) bool { return v >= 2 })
 	page := read(t, "docs", "METRICS.md")
 	w.Await("every metric of docs/METRICS.md", 20*time.Second, func() error {
 		names := p.names()
@@ -153,6 +155,11 @@ func startPrometheus(w *meshtest.World, program string) *prometheus {
 		}
 		p.targets[name] = a.Metrics
 		config += fmt.Sprintf("- {job_name: signet-%s, static_configs: [{targets: [%q]}]}\n", name, a.Metrics)
+	}
+	for name, n := range w.Nodes {
+		if w.Readable(name) {
+			config += fmt.Sprintf("- {job_name: envoy-%s, metrics_path: /stats/prometheus, static_configs: [{targets: [%q]}]}\n", name, n.ReadOnly())
+		}
 	}
 	file := filepath.Join(w.Dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -28,7 +28,7 @@ func TestWhoReachesWhatIsTheTableInSecurity(t *testing.T) {
 		return
 	}
 	w := meshtest.Start(t, meshtest.Options{
-		Listen: parts.ThisHost + ":0", Nodes: []string{"web"}, Binds: map[string]string{"web": parts.ThisHost},
+		Listen: parts.ThisHost + ":0", Nodes: []string{"web"}, Readable: []string{"web"}, Binds: map[string]string{"web": parts.ThisHost},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "web"), meshtest.ServiceOfNode("web", "web")),
 	})
 	w.AwaitRoute("web", webHost+"/")
@@ -58,7 +58,7 @@ func TestWhoReachesWhatIsTheTableInSecurity(t *testing.T) {
 			t.Errorf("%s: seen %+v, and the table says %+v", name, seen, want[name])
 		}
 	}
-	for _, name := range []string{"server, agents' port", "proxy, inbound", "proxy, outbound"} {
+	for _, name := range []string{"server, agents' port", "proxy, inbound", "proxy, outbound", "proxy, read only"} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("%q was not tried", name)
 		}
@@ -91,6 +91,7 @@ func reachNames(t *testing.T, w *meshtest.World) map[string]string {
 		w.Socket():        "server, admin.sock",
 		n.Bind + ":8080":  "proxy, inbound",
 		n.EgressAddress(): "proxy, outbound",
+		n.ReadOnly():      "proxy, read only",
 		n.App + ":8080":   "application",
 		"127.*:15999":     "application", // that the addresses are taken
 

@@ -50,6 +50,8 @@ type Options struct {
 	// Capture is what is redirected to nodes' proxies, as the value of the agent's key; their
 	// outbound listeners are on 127.0.0.1 then.
 	Capture map[string]string
+	// Readable are nodes whose proxies can be read (Node.ReadOnly).
+	Readable []string
 	// OnSockets are nodes with Unix sockets in the place of the application's port.
 	OnSockets map[string]OnSockets
 	// Applications of nodes' Bindings: who may call out through their proxies, as
@@ -109,6 +111,9 @@ func (n Node) EgressAddress() string {
 	}
 	return fmt.Sprintf("%s:%d", n.Egress, EgressPort)
 }
+
+// ReadOnly is where the node's proxy can be read, if it is to be.
+func (n Node) ReadOnly() string { return n.App + ":9901" }
 
 // Ports of every node: they repeat, since addresses differ.
 const (
@@ -382,11 +387,18 @@ func (w *World) agentConfig(envoy string) string {
 		if n.EgressNetwork() == "unix" {
 			egress = "unix:" + egress
 		}
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, service_addresses: %t, concurrency: 1, capture: %s}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "", slices.Contains(w.opts.ServiceAddresses, name), cmp.Or(w.opts.Capture[name], "{}"))
+		readOnly := ""
+		if w.Readable(name) {
+			readOnly = fmt.Sprintf(", admin_read_only: %q", n.ReadOnly())
+		}
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, service_addresses: %t, concurrency: 1, capture: %s%s}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "", slices.Contains(w.opts.ServiceAddresses, name), cmp.Or(w.opts.Capture[name], "{}"), readOnly)
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())
 }
+
+// Readable reports whether a node's proxy can be read.
+func (w *World) Readable(node string) bool { return slices.Contains(w.opts.Readable, node) }
 
 func (w *World) startAgent(env []string, program string, args ...string) {
 	w.T.Helper()
