@@ -48,7 +48,7 @@ func (c Config) Validate() (field string, err error) {
 		if err != nil {
 			return "upstreams", err
 		}
-		if up == at {
+		if up == written(at) {
 			return "upstreams", fmt.Errorf("%s is where it listens itself", up)
 		}
 	}
@@ -57,18 +57,32 @@ func (c Config) Validate() (field string, err error) {
 
 func upstream(text string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.AddrPortFrom(a, port), nil
+		return written(netip.AddrPortFrom(a, port)), nil
 	}
 	at, err := netip.ParseAddrPort(text)
 	if err != nil || at.Port() == 0 {
 		return netip.AddrPort{}, fmt.Errorf("want the address of a name server, with its port where that is not %d, got %.64q", port, text)
 	}
-	return at, nil
+	return written(at), nil
+}
+
+// written is an address in its one form, so that it is known for the server's own: who asks itself
+// would ask without end. The kernel takes no address (0.0.0.0) for this host's.
+func written(at netip.AddrPort) netip.AddrPort {
+	a := at.Addr().Unmap()
+	switch {
+	case a == netip.IPv4Unspecified():
+		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a.IsUnspecified(), a.IsLoopback() && a.Is6():
+		a = netip.IPv6Loopback()
+	}
+	return netip.AddrPortFrom(a, at.Port())
 }
 
 // upstreams are those that are named, or else the host's own without itself.
 func (c Config) upstreams(file string) ([]netip.AddrPort, error) {
 	list := c.Upstreams
+	own, _ := upstream(c.Listen) // Validate has refused what is none
 	if len(list) == 0 {
 		f, err := os.Open(file)
 		if err != nil {
@@ -83,7 +97,7 @@ func (c Config) upstreams(file string) ([]netip.AddrPort, error) {
 	}
 	var ups []netip.AddrPort
 	for _, text := range list {
-		if at, err := upstream(text); err == nil && at.String() != c.Listen && !slices.Contains(ups, at) {
+		if at, err := upstream(text); err == nil && at != own && !slices.Contains(ups, at) {
 			ups = append(ups, at)
 		}
 	}

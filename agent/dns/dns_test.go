@@ -293,6 +293,11 @@ func TestItIsForThisHostAndAsksSomebodyElse(t *testing.T) {
 		{Config{Listen: "127.0.0.1:0"}, "listen"},
 		{Config{Upstreams: []string{"10.0.0.2"}}, "upstreams"},
 		{Config{Listen: "127.0.0.1:53", Upstreams: []string{"127.0.0.1"}}, "upstreams"},
+		{Config{Listen: "127.0.0.1:53", Upstreams: []string{"::ffff:127.0.0.1"}}, "upstreams"},
+		{Config{Listen: "127.0.0.1:53", Upstreams: []string{"0.0.0.0:53"}}, "upstreams"},
+		{Config{Listen: "[::1]:53", Upstreams: []string{"::1%lo"}}, "upstreams"},
+		{Config{Listen: "[::1]:53", Upstreams: []string{"::"}}, "upstreams"},
+		{Config{Listen: "127.0.0.2:53", Upstreams: []string{"0.0.0.0"}}, ""},
 		{Config{Listen: "127.0.0.1:53", Upstreams: []string{"ns.example"}}, "upstreams"},
 		{Config{Listen: "127.0.0.1:53", Upstreams: []string{"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"}}, "upstreams"},
 	} {
@@ -304,6 +309,7 @@ func TestItIsForThisHostAndAsksSomebodyElse(t *testing.T) {
 	for text, want := range map[string]string{
 		"search shop.internal\nnameserver 127.0.0.1\nnameserver 10.0.0.2\n#nameserver 10.0.0.3\nnameserver fd00::2\n": "[10.0.0.2:53 [fd00::2]:53]",
 		"nameserver 127.0.0.1\n": "[]",
+		"nameserver 0.0.0.0\nnameserver ::ffff:127.0.0.1\nnameserver ::ffff:10.0.0.2\n": "[10.0.0.2:53]",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
