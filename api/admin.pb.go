@@ -744,7 +744,8 @@ func (x *Effect) GetConnections() []*Effect_Connections {
 
 type ProgressRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// nodes whose proxies are meant, and the resources that count where one is refused, as an Effect has them.
+	// nodes whose proxies are meant, and the resources that count where one is refused, as an Effect has them. Of one that
+	// has an authorization the agents are to have loaded the policy revision that has it, and the proxies routes that ask for that.
 	Nodes         []*Effect_Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3325,8 +3326,11 @@ type Effect_Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *VirtualNodeRef        `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// proxies of it that agents report, by name.
-	Proxies       []string           `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
-	Resources     []*Effect_Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	Proxies   []string           `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	Resources []*Effect_Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	// authorization: enforce or observe, where what becomes of requests that its policy denies is that from the change on,
+	// and was not before; empty elsewhere. No resource has it: agents are given another policy revision.
+	Authorization string `protobuf:"bytes,4,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3380,6 +3384,13 @@ func (x *Effect_Node) GetResources() []*Effect_Resource {
 		return x.Resources
 	}
 	return nil
+}
+
+func (x *Effect_Node) GetAuthorization() string {
+	if x != nil {
+		return x.Authorization
+	}
+	return ""
 }
 
 // Connections are a listener of protocol tcp to which not the same may connect as before, by what its handshake
@@ -4266,16 +4277,17 @@ const file_api_admin_proto_rawDesc = "" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12+\n" +
 	"\x11exported_warnings\x18\x05 \x01(\x05R\x10exportedWarnings\x12/\n" +
 	"\x06effect\x18\x06 \x01(\v2\x17.signet.v1alpha1.EffectR\x06effect\x12=\n" +
-	"\bprogress\x18\a \x01(\v2!.signet.v1alpha1.ProgressResponseR\bprogress\"\xca\a\n" +
+	"\bprogress\x18\a \x01(\v2!.signet.v1alpha1.ProgressResponseR\bprogress\"\xf0\a\n" +
 	"\x06Effect\x122\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1c.signet.v1alpha1.Effect.NodeR\x05nodes\x12;\n" +
 	"\brequests\x18\x02 \x03(\v2\x1f.signet.v1alpha1.Effect.RequestR\brequests\x12\x19\n" +
 	"\bleft_out\x18\x03 \x01(\rR\aleftOut\x12E\n" +
-	"\vconnections\x18\x04 \x03(\v2#.signet.v1alpha1.Effect.ConnectionsR\vconnections\x1a\x95\x01\n" +
+	"\vconnections\x18\x04 \x03(\v2#.signet.v1alpha1.Effect.ConnectionsR\vconnections\x1a\xbb\x01\n" +
 	"\x04Node\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x18\n" +
 	"\aproxies\x18\x02 \x03(\tR\aproxies\x12>\n" +
-	"\tresources\x18\x03 \x03(\v2 .signet.v1alpha1.Effect.ResourceR\tresources\x1a\x84\x01\n" +
+	"\tresources\x18\x03 \x03(\v2 .signet.v1alpha1.Effect.ResourceR\tresources\x12$\n" +
+	"\rauthorization\x18\x04 \x01(\tR\rauthorization\x1a\x84\x01\n" +
 	"\vConnections\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +

@@ -53,6 +53,32 @@ func (g *Graph) Observes(mesh string) bool {
 	return g.meshOptions(mesh).Authorization == AuthorizationObserve
 }
 
+// Authorization is what becomes of requests that the policy of the node denies.
+func (n *VirtualNode) Authorization() string {
+	if n.Observed {
+		return AuthorizationObserve
+	}
+	return AuthorizationEnforce
+}
+
+// AuthorizedBy are the virtual nodes and gateways of which an object says the authorization: that of its
+// options, or, by the options of a mesh, all of it.
+func (g *Graph) AuthorizedBy(options Name) []*VirtualNode {
+	r, about := g.named.Get(options), options.Kind.about()
+	switch {
+	case r == nil:
+	case options.Kind == KindMeshOptions:
+		if r.Spec.(*MeshOptionsSpec).Authorization != "" {
+			return g.Nodes(options.Mesh)
+		}
+	case about != "" && optionsIn(r).Authorization != "":
+		if n := g.nodes.Get(NameOf(about, options.Mesh, options.Name)); n != nil {
+			return []*VirtualNode{n}
+		}
+	}
+	return nil
+}
+
 // Enforces reports whether there is a virtual node or gateway whose policy denies, and does not only observe.
 func (g *Graph) Enforces() bool {
 	for _, name := range g.Meshes() {

@@ -98,3 +98,26 @@ func TestOptionsOfAMeshThatIsNotThereOrSayNothingAreRefused(t *testing.T) {
 		t.Errorf("%v", w)
 	}
 }
+
+func TestOptionsSayTheAuthorizationOfTheirNodeOrOfAllOfTheirMesh(t *testing.T) {
+	for options, want := range map[string]string{
+		optionsOf("MeshOptions", "m", "enforce"):                                                       "edge a b",
+		optionsOf("VirtualNodeOptions", "a", "observe"):                                                "a",
+		optionsOf("VirtualGatewayOptions", "edge", "enforce"):                                          "edge",
+		strings.Replace(optionsOf("MeshOptions", "m", "suppress"), "authorization", "envoyHeaders", 1): "",
+		strings.Replace(optionsOf("VirtualNodeOptions", "a", ""), "authorization: ", "listeners: [{port: 8080, ingress: [{name: x, ranges: [10.0.0.0/8]}]}]", 1): "",
+	} {
+		var got []string
+		g := graphtest.Graph(t, "m.yaml", []byte(twoNodes+options))
+		for _, kind := range []mesh.Kind{mesh.KindMeshOptions, mesh.KindVirtualNodeOptions, mesh.KindGatewayOptions, mesh.KindVirtualNode} {
+			for _, name := range []string{"m", "m-prod", "a", "b", "edge"} {
+				for _, n := range g.AuthorizedBy(mesh.NameOf(kind, "m-prod", name)) {
+					got = append(got, n.Name)
+				}
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", options, got, want)
+		}
+	}
+}

@@ -31,7 +31,9 @@ deleted, unless --take-over makes it this one's.
 Proxies get what was written a moment later, one host after the other, and an Envoy may
 refuse it. With --wait the command ends when each proxy whose configuration the change
 makes another one has it or has refused it, names those that refused it with Envoy's
-words and those that did not answer, and exits with 1 if there are any.`,
+words and those that did not answer, and exits with 1 if there are any. Where a policy
+enforces from then on, or only observes, a proxy has it when its agent has loaded that and
+its routes ask for it.`,
 		Example: `  signet apply -f mesh/ -R
   signet apply -f mesh/ -R --wait
   signet apply -f mesh.yaml --dry-run

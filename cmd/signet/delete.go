@@ -126,6 +126,7 @@ func bothConcern(a, b *api.Effect) *api.Effect {
 			continue
 		}
 		a.Nodes[same].Resources = append(a.Nodes[same].GetResources(), n.GetResources()...)
+		a.Nodes[same].Authorization = cmp.Or(n.GetAuthorization(), a.Nodes[same].GetAuthorization())
 	}
 	return a
 }

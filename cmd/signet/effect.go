@@ -29,6 +29,9 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 		if more := len(n.GetResources()) - len(what); more > 0 {
 			what = append(what, fmt.Sprintf("and %d more", more))
 		}
+		if a := n.GetAuthorization(); a != "" {
+			what = append(what, "authorization "+a)
+		}
 		nodes = append(nodes, []string{
 			callerName(n.GetNode()), fewOf(n.GetProxies()),
 			fmt.Sprint(counts["added"]), fmt.Sprint(counts["changed"]), fmt.Sprint(counts["removed"]), strings.Join(what, ", "),

@@ -155,6 +155,11 @@ func TestSeveralDeletionsAreWaitedForAsOneChange(t *testing.T) {
 	}
 	both := bothConcern(&api.Effect{Nodes: []*api.Effect_Node{node("web", "a")}}, &api.Effect{Nodes: []*api.Effect_Node{node("web", "b"), node("api", "c")}})
 	want := &api.Effect{Nodes: []*api.Effect_Node{node("web", "a", "b"), node("api", "c")}}
+	enforced := node("web")
+	enforced.Authorization = "enforce"
+	if n := bothConcern(&api.Effect{Nodes: []*api.Effect_Node{node("web", "a")}}, &api.Effect{Nodes: []*api.Effect_Node{enforced}}).GetNodes(); len(n) != 1 || n[0].GetAuthorization() != "enforce" {
+		t.Errorf("%v", n)
+	}
 	if !proto.Equal(both, want) {
 		t.Errorf("%v, want %v", both, want)
 	}

@@ -34,6 +34,9 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 			return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)
 		}
 		s.standing(resp.GetEffect(), now, resp.GetChanges())
+		if err := s.undecided(ctx, resp.GetEffect(), now, resp.GetChanges()); err != nil {
+			return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)
+		}
 	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
 	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -53,6 +54,9 @@ type desk struct {
 	moving   bool               // something is on its way from host to host
 	log      []*api.Cert
 	decided  func(*api.DecisionFilter) (list []*api.Decision, silent []string)
+	newest   string // the policy revision in force, where stamp is that of routes; "" for p
+	stamp    string
+	renewed  error  // of making the revision of what is stored
 	look     func() // where it is set: called when it is asked how far the log is known
 	unread   error
 	silent   error // of the audit trail
@@ -69,7 +73,7 @@ func newDesk(t *testing.T) *desk {
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
 		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: d.stopping,
 		Trail: d, Note: func(_ context.Context, _, action, detail string) { d.note("row " + action + " " + detail) },
-		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{d}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d}, Proxies: proxiesOf{},
+		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{d}, Policies: policiesOf{d}, Tokens: tokensOf{d}, Routing: routingOf{d}, Proxies: proxiesOf{},
 		Pin: func() []byte { return make([]byte, 32) }, Findings: func(context.Context) []*api.Finding { return nil },
 		Warnings: func(admin.Model, admin.Model, ...kinds.Key) []string { return nil },
 		LogDirs:  func() []string { return []string{"/var/log/proxies"} }, CheckGroup: func(identity.NodeGroup) error { return nil },
@@ -272,7 +276,18 @@ func (s sessionsOf) Decisions(_ context.Context, f *api.DecisionFilter) ([]*api.
 }
 func (sessionsOf) Wait() <-chan struct{} { return nil }
 
-type policiesOf struct{}
+type policiesOf struct{ d *desk }
+
+func (p policiesOf) Renewed(context.Context) error {
+	p.d.note("renewed")
+	return p.d.renewed
+}
+
+func (p policiesOf) InForce() (newest, stamp string) {
+	p.d.reaching.Lock()
+	defer p.d.reaching.Unlock()
+	return cmp.Or(p.d.newest, "p"), cmp.Or(p.d.stamp, "p")
+}
 
 func (policiesOf) Sync(_ context.Context, src repo.Source) (*api.PolicyStatus, error) {
 	return &api.PolicyStatus{Source: src.Name}, nil
@@ -314,7 +329,7 @@ func (proxiesOf) Configs(*mesh.Graph, *api.ProxyConfigRequest) (*api.ProxyConfig
 func (proxiesOf) Effect(all []effect.Effect, _ int) (*api.Effect, error) {
 	out := &api.Effect{}
 	for _, e := range all {
-		out.Nodes = append(out.Nodes, &api.Effect_Node{Node: &api.VirtualNodeRef{Mesh: e.Of.Mesh, Name: e.Of.Name}})
+		out.Nodes = append(out.Nodes, &api.Effect_Node{Node: &api.VirtualNodeRef{Mesh: e.Of.Mesh, Name: e.Of.Name}, Authorization: e.Authorization})
 	}
 	return out, nil
 }

@@ -15,6 +15,11 @@ import (
 type Policies interface {
 	// Sync reads one source by hand, and returns what came of it.
 	Sync(ctx context.Context, src repo.Source) (*api.PolicyStatus, error)
+	// Renewed returns when the revision in force is of all that is stored.
+	Renewed(ctx context.Context) error
+	// InForce is that revision, and the one that routes are stamped with, which agents decide by: the same
+	// one when they have loaded it.
+	InForce() (newest, stamp string)
 	// PackagesInForce are the virtual nodes' packages of the policy that is served.
 	PackagesInForce() []policy.Package
 }

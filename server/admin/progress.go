@@ -31,10 +31,15 @@ const (
 func (s *Server) Progress(req *api.ProgressRequest, stream grpc.ServerStreamingServer[api.ProgressResponse]) error {
 	ctx := stream.Context()
 	since := s.cfg.Routing.Mark(ctx)
+	decided, err := s.decided(ctx, req.GetNodes())
+	if err != nil {
+		return err
+	}
 	var sent *api.ProgressResponse
 	for {
 		wake := s.cfg.Sessions.Wait()
-		next := s.progress(req.GetNodes(), since)
+		decided.look(ctx)
+		next := s.progress(req.GetNodes(), since, decided)
 		if sent == nil || !proto.Equal(sent, next) {
 			if err := stream.Send(next); err != nil {
 				return err
@@ -66,12 +71,12 @@ func (s *Server) await(ctx context.Context, wake <-chan struct{}, most time.Dura
 }
 
 // progress returns what the proxies of virtual nodes have now.
-func (s *Server) progress(nodes []*api.Effect_Node, since uint64) *api.ProgressResponse {
+func (s *Server) progress(nodes []*api.Effect_Node, since uint64, decided *decided) *api.ProgressResponse {
 	resp := &api.ProgressResponse{Settled: true}
 	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool { return !serves(st) })
 	for _, n := range nodes {
 		for _, st := range agents {
-			resp.Proxies = append(resp.Proxies, s.progressAt(n, st, since)...)
+			resp.Proxies = append(resp.Proxies, s.progressAt(n, st, since, decided)...)
 		}
 		resp.Settled = resp.Settled && s.cfg.Routing.Settled(refOfNode(n))
 	}
@@ -87,12 +92,17 @@ func serves(st fleet.Status) bool {
 	return st.State == api.AgentInfo_CONNECTED || st.State == api.AgentInfo_AWAY
 }
 
+// runs reports whether a proxy answers calls, also one to which no caller is sent.
+func runs(p *api.ProxyStatus) bool {
+	return p.GetState() == api.ProxyStatus_READY || p.GetState() == api.ProxyStatus_UNSERVED
+}
+
 func refOfNode(n *api.Effect_Node) proxy.Ref {
 	return proxy.For(n.GetNode().GetMesh(), n.GetNode().GetName(), n.GetNode().GetGateway())
 }
 
 // progressAt returns what the proxies of a virtual node at one agent have.
-func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64) (list []*api.ProgressResponse_Proxy) {
+func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64, decided *decided) (list []*api.ProgressResponse_Proxy) {
 	var of []*api.ProxyStatus
 	for _, p := range at.Report.GetProxies() {
 		if fleet.RefOf(p) == refOfNode(n) && p.GetState() != api.ProxyStatus_DRAINING {
@@ -103,14 +113,19 @@ func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64) (
 		return nil
 	}
 	has, rejected := s.cfg.Routing.Reached(at.Agent.ID, refOfNode(n), since)
+	undecided := ""
+	if n.GetAuthorization() != "" {
+		undecided = decided.lacks(at, refOfNode(n))
+	}
 	for _, p := range of {
 		one := &api.ProgressResponse_Proxy{Agent: at.Agent.ID, Name: p.GetName(), Node: n.GetNode(), State: api.ProgressResponse_Proxy_WAITING.Enum()}
-		runs := p.GetState() == api.ProxyStatus_READY || p.GetState() == api.ProxyStatus_UNSERVED
 		switch {
 		case at.State != api.AgentInfo_CONNECTED:
 			one.Why = "its agent is " + api.Word(at.State)
-		case !runs:
+		case !runs(p):
 			one.Why = strings.TrimSuffix("it is "+api.Word(p.GetState())+": "+p.GetReason(), ": ")
+		case undecided != "":
+			one.Why = undecided
 		case has:
 			one.State = api.ProgressResponse_Proxy_APPLIED.Enum()
 		}

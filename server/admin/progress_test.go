@@ -65,12 +65,17 @@ var aChange = []*api.Effect_Node{{Node: webRef, Resources: []*api.Effect_Resourc
 	{Type: "x.Cluster", Name: "c"}, {Type: "x.Listener", Name: "lds_ingress_ADDRESS_80"}, {Type: "x.Listener", Name: "lds_egress_127.0.0.2_15001"},
 }}}
 
-// progressNow is what is sent in a while.
+// progressNow is what is sent of aChange in a while.
 func progressNow(t *testing.T, d *desk) []string {
+	t.Helper()
+	return progressOf(t, d, aChange)
+}
+
+func progressOf(t *testing.T, d *desk, nodes []*api.Effect_Node) []string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(d.ctx())
 	s, done := &progressStream{ctx: ctx}, make(chan error, 1)
-	go func() { done <- d.admin.Progress(&api.ProgressRequest{Nodes: aChange}, s) }()
+	go func() { done <- d.admin.Progress(&api.ProgressRequest{Nodes: nodes}, s) }()
 	time.Sleep(10 * time.Second)
 	cancel()
 	if err := <-done; err != nil {

@@ -73,6 +73,18 @@ func (p *Revisions) adopt(ctx context.Context, s *State, at time.Time) {
 	p.status[s.Source] = st
 }
 
+// Renewed returns when the revision in force is of all that is stored, as far as this server, or another
+// that has read more, knows it.
+func (p *Revisions) Renewed(ctx context.Context) error { return p.renewRevision(ctx) }
+
+// InForce is the newest revision, and the one that routes are stamped with.
+func (p *Revisions) InForce() (newest, stamp string) {
+	if s := p.State(); s != nil {
+		return s.Current.GetId(), s.Stamp
+	}
+	return "", ""
+}
+
 // renewRevision is activate of the last good tree.
 func (p *Revisions) renewRevision(ctx context.Context) error { return p.activate(ctx, nil) }
 

@@ -21,7 +21,7 @@ func (p Proxies) Effect(all []effect.Effect, leftOut int) (*api.Effect, error) {
 	requests := map[string]*api.Effect_Request{}
 	for _, e := range all {
 		of := &api.VirtualNodeRef{Mesh: e.Of.Mesh, Name: e.Of.Name, Gateway: e.Of.Gateway()}
-		n := &api.Effect_Node{Node: of, Proxies: served[e.Of]}
+		n := &api.Effect_Node{Node: of, Proxies: served[e.Of], Authorization: e.Authorization}
 		for _, some := range []struct {
 			action string
 			named  []effect.Named

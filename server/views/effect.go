@@ -41,6 +41,9 @@ func (v *Views) Effects(now, next Model, requests bool) (list []effect.Effect, l
 		if err != nil {
 			return nil, 0, err
 		}
+		if was, is := now.Graph().Node(at), next.Graph().Node(at); was != nil && is != nil && was.Observed != is.Observed {
+			of.Authorization = is.Authorization()
+		}
 		if of.Some() {
 			list = append(list, of)
 		}

@@ -21,6 +21,9 @@ spec:
   listeners: [{portMapping: {port: 80, protocol: http}}]
   routes: [{name: x, httpRoute: {match: {prefix: /x}, action: {weightedTargets: [{virtualNodeRef: {name: b}, weight: 1}]}}}]
 `
+	options := func(authorization string) string {
+		return "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: m}\nspec: {authorization: " + authorization + "}\n"
+	}
 	for _, row := range []struct{ before, after, want string }{
 		{was, was, ""},
 		{was, strings.Replace(was, "b.internal", "b.example", 1), "a: 0 added, 1 changed, 0 removed, 0 requests; "},
@@ -28,6 +31,9 @@ spec:
 		{router, was, "a: 0 added, 1 changed, 0 removed, 2 requests; "},
 		{was, manifests, "other: 0 added, 0 changed, 7 removed, 0 requests; "},
 		{manifests, was, "other: 7 added, 0 changed, 0 removed, 0 requests; "},
+		{manifests, manifests + options("enforce"), ""}, // as without
+		{manifests, manifests + options("observe"), "a: 0 added, 0 changed, 0 removed, 0 requests, observe; b: 0 added, 0 changed, 0 removed, 0 requests, observe; "},
+		{manifests + options("observe"), manifests, "a: 0 added, 0 changed, 0 removed, 0 requests, enforce; b: 0 added, 0 changed, 0 removed, 0 requests, enforce; "},
 	} {
 		s := sourceOf(t)
 		v := viewsOf(s)
@@ -41,7 +47,11 @@ spec:
 			for _, r := range e.Requests {
 				n += len(r.Differences)
 			}
-			got += fmt.Sprintf("%s: %d added, %d changed, %d removed, %d requests; ", e.Of.Name, len(e.Added), len(e.Changed), len(e.Removed), n)
+			got += fmt.Sprintf("%s: %d added, %d changed, %d removed, %d requests", e.Of.Name, len(e.Added), len(e.Changed), len(e.Removed), n)
+			if e.Authorization != "" {
+				got += ", " + e.Authorization
+			}
+			got += "; "
 		}
 		if got != row.want {
 			t.Errorf("%q, want %q", got, row.want)

@@ -37,10 +37,15 @@ type Effect struct {
 	Requests []Requested
 	// Connections are its listeners of protocol tcp to which not the same may connect.
 	Connections []Connections
+	// Authorization is what becomes of requests that its policy denies, where that was not so before; else
+	// "". It is in no resource.
+	Authorization string
 }
 
 // Some reports whether there is any.
-func (e Effect) Some() bool { return len(e.Added)+len(e.Changed)+len(e.Removed) > 0 }
+func (e Effect) Some() bool {
+	return len(e.Added)+len(e.Changed)+len(e.Removed) > 0 || e.Authorization != ""
+}
 
 // Named is a resource, by the URL of its type.
 type Named struct{ Type, Name string }
