@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -82,7 +84,7 @@ func byRecord(resolve func(ctx context.Context, host string) (string, error)) *h
 
 func TestAnApplicationFindsItsBackendsAtTheirOwnAddresses(t *testing.T) {
 	w := addressed(t, "")
-	startSpeaker(t, w.Nodes["store"].App)
+	app := startSpeaker(t, w.Nodes["store"].App)
 	at := addressesOf(t, w)
 	client := byRecord(func(_ context.Context, host string) (string, error) { return at[host], nil })
 	orders := fmt.Sprintf("http://%s:%d", meshtest.HostOf("orders"), meshtest.AppPort)
@@ -119,6 +121,14 @@ func TestAnApplicationFindsItsBackendsAtTheirOwnAddresses(t *testing.T) {
 		}
 		return err
 	})
+
+	if caller, err := streamed(t.Context(), grpc_testing.NewTestServiceClient(conn)); err != nil || !strings.Contains(caller, "URI=spiffe://test.example/test/web") {
+		t.Errorf("a stream to rpc: %q, %v", caller, err)
+	}
+	came := app.came.Load() // it would speak first
+	if text, err := listened(store); text != "" || errors.Is(err, os.ErrDeadlineExceeded) || app.came.Load() != came {
+		t.Errorf("who waits for the store's first word: %q, %v, and %d came", text, err, app.came.Load()-came)
+	}
 
 	// What is no backend is nowhere, and the way out is the same as at the other listener.
 	ordersAt := fmt.Sprintf("%s:%d", at[meshtest.HostOf("orders")], meshtest.AppPort)

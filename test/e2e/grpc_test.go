@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -36,9 +38,28 @@ func (grpcApp) ServeListener(l net.Listener) {
 	s.Stop()
 }
 
-func (grpcApp) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+// grpcCaller is what the proxy said of the caller.
+func grpcCaller(ctx context.Context) string {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return &grpc_testing.SimpleResponse{Username: strings.Join(md.Get("x-forwarded-client-cert"), "")}, nil
+	return strings.Join(md.Get("x-forwarded-client-cert"), "")
+}
+
+func (grpcApp) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	return &grpc_testing.SimpleResponse{Username: grpcCaller(ctx)}, nil
+}
+
+// FullDuplexCall answers each message when it has come.
+func (grpcApp) FullDuplexCall(s grpc_testing.TestService_FullDuplexCallServer) error {
+	for {
+		if _, err := s.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := s.Send(&grpc_testing.StreamingOutputCallResponse{Payload: &grpc_testing.Payload{Body: []byte(grpcCaller(s.Context()))}}); err != nil {
+			return err
+		}
+	}
 }
 
 const grpcPolicy = `package signet.authz.orders

@@ -31,11 +31,7 @@ const second = "10.231.0.5"
 // other host has a database, and what is in no mesh.
 func redirectedWorld(t *testing.T) *meshtest.World {
 	t.Helper()
-	for _, args := range []string{"addr add " + second + "/24 dev wire", "addr add 2001:db8:1::1/64 dev wire nodad", "-6 route add default dev wire", "route add default via " + parts.AnotherHost} {
-		if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", args, err, out)
-		}
-	}
+	everythingIsRouted(t)
 	for port, name := range map[string]string{"5432": "database", "9999": "in no mesh"} {
 		sayingAt(t, parts.AnotherHost+":"+port, name)
 	}
@@ -60,6 +56,16 @@ func redirectedWorld(t *testing.T) *meshtest.World {
 	return w
 }
 
+// everythingIsRouted has this host more addresses, and a way to each other one.
+func everythingIsRouted(t *testing.T) {
+	t.Helper()
+	for _, args := range []string{"addr add " + second + "/24 dev wire", "addr add 2001:db8:1::1/64 dev wire nodad", "-6 route add default dev wire", "route add default via " + parts.AnotherHost} {
+		if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+}
+
 func up(t *testing.T, r redirect.Rules) {
 	t.Helper()
 	if err := redirect.Up(r); err != nil {
@@ -77,6 +83,11 @@ func sayingAt(t *testing.T, at, name string) {
 			t.Error(err)
 		}
 	})
+	sayingOn(t, l, name)
+}
+
+// sayingOn serves at a listener.
+func sayingOn(t *testing.T, l net.Listener, name string) {
 	done := make(chan struct{})
 	t.Cleanup(func() { _ = l.Close(); <-done })
 	go func() {

@@ -55,20 +55,26 @@ func startTask(t *testing.T, w *meshtest.World, with image, name string, env ...
 	t.Helper()
 	k := &task{t: t, host: 2, image: with, dir: filepath.Join(w.Dir, name), ended: make(chan struct{})}
 	k.serve(meshtest.Echo(name))
+	k.begin(w, append([]string{"SIGNET_PROXY_VIRTUAL_NODE=web"}, env...)...)
+	return k
+}
+
+// begin starts the pair with a token, and waits until it is healthy.
+func (k *task) begin(w *meshtest.World, env ...string) {
+	k.t.Helper()
 	server, err := w.Addresses(w.ServerDir())
 	if err != nil {
-		t.Fatal(err)
+		k.t.Fatal(err)
 	}
 	begun := time.Now()
 	k.start([]string{"task"}, append([]string{
 		"PATH=" + os.Getenv("PATH"), "SIGNET_SERVER=" + server.Agents, "SIGNET_TOKEN=" + w.Token(), "SIGNET_SOCKET_DIR=" + k.path("run"), "SIGNET_DATA_DIR=" + k.path("data"),
-		"SIGNET_ENVOY=" + with.envoy, "SIGNET_DRAIN_TIME=1s", "SIGNET_PROXY_MESH=test", "SIGNET_PROXY_VIRTUAL_NODE=web", "SIGNET_PROXY_CONCURRENCY=1",
+		"SIGNET_ENVOY=" + k.image.envoy, "SIGNET_DRAIN_TIME=1s", "SIGNET_PROXY_MESH=test", "SIGNET_PROXY_CONCURRENCY=1",
 	}, env...))
 	if said, err := k.signet("agent", "health", "--socket-dir", k.path("run"), "--wait", "30s"); err != nil {
-		t.Fatalf("health: %v: %s", err, said)
+		k.t.Fatalf("health: %v: %s", err, said)
 	}
-	t.Logf("%s is healthy after %s", name, time.Since(begun).Round(time.Millisecond))
-	return k
+	k.t.Logf("%s is healthy after %s", filepath.Base(k.dir), time.Since(begun).Round(time.Millisecond))
 }
 
 // start runs a command of the image as the container of the pair, with that environment.
