@@ -1,11 +1,13 @@
 package e2e
 
 import (
-	"fmt"
+	"encoding/hex"
+	"errors"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,6 +20,9 @@ import (
 	"signet.example/test/parts"
 )
 
+// nameServer is where the agent is one.
+const nameServer = "127.0.0.1:5353"
+
 // nobody is a user who owns nothing here.
 const nobody = 65534
 
@@ -27,15 +32,21 @@ func TestWhoReachesWhatIsTheTableInSecurity(t *testing.T) {
 	if !parts.Hosts(t, t.Name()) {
 		return
 	}
+	if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), "addr", "add", second+"/24", "dev", "wire").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	services := addressRange(t)
 	w := meshtest.Start(t, meshtest.Options{
-		Listen: parts.ThisHost + ":0", Nodes: []string{"web"}, Readable: []string{"web"}, Binds: map[string]string{"web": parts.ThisHost},
-		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "web"), meshtest.ServiceOfNode("web", "web")),
+		Listen: parts.ThisHost + ":0", Nodes: []string{"web", "led"}, Readable: []string{"web"}, Binds: map[string]string{"web": parts.ThisHost, "led": second}, Ranges: `"10.231.0.0/24"`,
+		ServiceAddresses: []string{"web"}, Capture: map[string]string{"led": "{egress: 15001, ingress: 15000}"}, AgentExtra: "dns: {listen: " + nameServer + ", upstreams: [\"127.0.0.1:9\"]}\n",
+		Manifests: meshtest.Join(meshtest.Mesh(), "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: test}\nspec: {serviceAddresses: {range: "+services+"}}\n",
+			meshtest.VirtualNode("web", "", "web"), meshtest.VirtualNode("led", ""), meshtest.ServiceOfNode("web", "web")),
 	})
 	w.AwaitRoute("web", webHost+"/")
 	if a := w.Get("web", webHost+"/"); a.Seen.Caller() != ownID {
 		t.Errorf("web's application calls as %q, %d %s", a.Seen.Caller(), a.Status, a.Body)
 	}
-	names, want, got := reachNames(t, w), reachTable(t), map[string]reach{}
+	names, want, got := reachNames(t, w, services), reachTable(t), map[string]reach{}
 	for _, at := range append(tcpListeners(t), unixListeners(t)...) {
 		name := ""
 		for pattern, n := range names {
@@ -58,7 +69,7 @@ func TestWhoReachesWhatIsTheTableInSecurity(t *testing.T) {
 			t.Errorf("%s: seen %+v, and the table says %+v", name, seen, want[name])
 		}
 	}
-	for _, name := range []string{"server, agents' port", "proxy, inbound", "proxy, outbound", "proxy, read only"} {
+	for _, name := range []string{"server, agents' port", "agent, name server", "proxy, inbound", "proxy, redirected inbound", "proxy, outbound", "proxy, addresses of services", "proxy, read only"} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("%q was not tried", name)
 		}
@@ -73,7 +84,7 @@ func TestWhoReachesWhatIsTheTableInSecurity(t *testing.T) {
 // reach is who can connect.
 type reach struct{ anotherHost, anotherUser string }
 
-func reachNames(t *testing.T, w *meshtest.World) map[string]string {
+func reachNames(t *testing.T, w *meshtest.World, services string) map[string]string {
 	t.Helper()
 	server, err := w.Addresses(w.ServerDir())
 	if err != nil {
@@ -91,9 +102,18 @@ func reachNames(t *testing.T, w *meshtest.World) map[string]string {
 		w.Socket():        "server, admin.sock",
 		n.Bind + ":8080":  "proxy, inbound",
 		n.EgressAddress(): "proxy, outbound",
-		n.ReadOnly():      "proxy, read only",
-		n.App + ":8080":   "application",
-		"127.*:15999":     "application", // that the addresses are taken
+		"*:15000":         "proxy, redirected inbound",
+		"*1*:15001":       "proxy, outbound", // of what is redirected, at ::1 too
+		nameServer:        "agent, name server",
+
+		strings.Replace(services, "0/24", "*:8080", 1): "proxy, addresses of services",
+
+		n.ReadOnly():    "proxy, read only",
+		n.App + ":8080": "application",
+
+		w.Nodes["led"].App + ":8080": "application",
+
+		"127.*:15999": "application", // that the addresses are taken
 
 		sock("xds.sock"):             "agent, xds.sock",
 		sock("*load.sock"):           "agent, workload.sock",
@@ -130,6 +150,7 @@ func tryAll(t *testing.T, at string) reach {
 	if strings.HasPrefix(at, "/") {
 		network, seen.anotherHost = "unix", "-"
 	} else {
+		at = strings.NewReplacer("0.0.0.0:", parts.ThisHost+":", "[::]:", parts.ThisHost+":").Replace(at)
 		parts.FromAnotherHost(t, func() { seen.anotherHost = tryConnect(network, at) })
 	}
 	parts.AsUser(t, nobody, func() { seen.anotherUser = tryConnect(network, at) })
@@ -149,29 +170,31 @@ func tryConnect(network, at string) string {
 func tcpListeners(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for _, line := range procLines(t, "/proc/net/tcp") {
-		if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
-			out = append(out, procAddress(t, f[1]))
-		}
-	}
-	for _, line := range procLines(t, "/proc/net/tcp6") {
-		if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
-			out = append(out, "IPv6 "+f[1])
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		for _, line := range procLines(t, file) {
+			if f := strings.Fields(line); len(f) > 3 && f[3] == "0A" {
+				out = append(out, procAddress(t, f[1]))
+			}
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out) // a listener of several workers
 }
 
-// procAddress reads 0100007F:1F90, an address as the processor has it.
+// procAddress reads 0100007F:1F90, an address in words as the processor has them.
 func procAddress(t *testing.T, s string) string {
 	t.Helper()
-	var b [4]byte
-	var port uint16
-	if _, err := fmt.Sscanf(s, "%02X%02X%02X%02X:%04X", &b[3], &b[2], &b[1], &b[0], &port); err != nil {
+	words, port, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(words)
+	p, err2 := strconv.ParseUint(port, 16, 16)
+	if err := errors.Join(err, err2); err != nil {
 		t.Fatalf("%s: %v", s, err)
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4(b), port).String()
+	for word := range slices.Chunk(b, 4) {
+		slices.Reverse(word)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a, uint16(p)).String()
 }
 
 func unixListeners(t *testing.T) []string {
