@@ -8,7 +8,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"signet.example/agent/local"
 	"signet.example/agent/readonly"
 	"signet.example/agent/tlsfiles"
+	"signet.example/attestation/ecstask"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
 	"signet.example/internal/manifest"
@@ -78,6 +78,9 @@ type Config struct {
 	// RefuseLegacyPeers has the agent serve nobody on a kernel before 6.5, which
 	// holds local peers by pid and not by the process itself (attestation.ModeLegacy).
 	RefuseLegacyPeers bool `yaml:"refuse_legacy_peers"`
+	// IgnoreECSMetadata has a task ask ECS nothing of itself: it has no selectors by that.
+	IgnoreECSMetadata bool         `yaml:"ignore_ecs_metadata"`
+	platform          ecstask.Task `yaml:"-"`
 	// ProxyUser is the user of proxies that name none: a name, a uid or uid:gid.
 	// Default: the agent's own, unless that is root.
 	ProxyUser string `yaml:"proxy_user"`
@@ -199,21 +202,6 @@ func (c Config) withDefaults() Config {
 	}
 	c.Proxies = proxies
 	return c
-}
-
-// DefaultDataDir is that of an agent of this user; it is empty where the environment has no place for it.
-func DefaultDataDir() string {
-	if os.Geteuid() == 0 {
-		return local.DataDir
-	}
-	state := os.Getenv("XDG_STATE_HOME")
-	if home, err := os.UserHomeDir(); state == "" && err == nil {
-		state = filepath.Join(home, ".local", "state")
-	}
-	if !filepath.IsAbs(state) {
-		return ""
-	}
-	return filepath.Join(state, "signet-agent")
 }
 
 // Validate reports everything that is wrong with c after defaults, each error

@@ -145,7 +145,7 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 		}
 	}
 	for i, p := range cfg.Proxies {
-		if err := tryAddress(ctx, p.Bind); err != nil {
+		if err := tcpsock.TryAddress(ctx, p.Bind); err != nil {
 			errs = append(errs, fmt.Errorf("proxies[%d].bind: %w", i, err))
 		}
 		if app, err := proxy.ParsePlace(p.App); err == nil { // Validate has refused others
@@ -176,15 +176,6 @@ func tryReadOnly(ctx context.Context, cfg Config) []error {
 	return errs
 }
 
-// tryAddress checks whether this host can listen on an address.
-func tryAddress(ctx context.Context, address string) error {
-	err := tcpsock.Try(ctx, net.JoinHostPort(address, "0"))
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("this host does not have the address %s: `ip address` lists those that it has", address)
-	}
-	return err
-}
-
 // Check tries what a start would try before it asks a server, and leaves
 // nothing behind. Beside an agent that runs it does not try what that one holds.
 func Check(ctx context.Context, cfg Config) error {
@@ -196,7 +187,7 @@ func Check(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg, err := cfg.withUsers()
-	cfg, unknown := cfg.withAddress(ctx)
+	cfg, unknown := cfg.withPlatform(ctx)
 	errs := append(tryProxies(ctx, cfg), err, unknown)
 	joined, running, err := checkDataDir(cfg.DataDir)
 	if err != nil {

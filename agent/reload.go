@@ -28,6 +28,7 @@ func (a *agent) reload(ctx context.Context, next Config) error {
 	if err != nil {
 		return err
 	}
+	next.platform = a.cfg.platform // as it was at the start
 	if next, err = next.withAddress(ctx); err != nil {
 		return err
 	}

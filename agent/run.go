@@ -53,9 +53,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
-	cfg, err = cfg.withAddress(ctx)
+	cfg, err = cfg.withPlatform(ctx)
 	if err != nil {
-		return fmt.Errorf("agent: configuration: %w", err)
+		return fmt.Errorf("agent: %w", err)
+	}
+	if t := cfg.platform; t.Known() {
+		log.InfoContext(ctx, "task of ECS", slog.String("task", t.String()), slog.String("arn", t.ARN), slog.String("container", t.Container))
 	}
 	source, err := cfg.ways().Take(os.Stdin)
 	if err != nil {
@@ -138,7 +141,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		return s != nil && s.NamesUser(uid)
 	}
 	a.attestor = &attestation.Attestor{
-		Supervised: children.Supervised, Started: children.Has, Task: cfg.Mode.task(), RefuseLegacy: a.cfg.RefuseLegacyPeers,
+		Supervised: children.Supervised, Started: children.Has, Task: cfg.Mode.task(), Platform: cfg.platform.Selectors(), RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
 			s := u.state.Load()
 			return s != nil && s.WantsHash(others)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"signet.example/agent/local"
 	"signet.example/agent/resources"
 	"signet.example/attestation"
+	"signet.example/attestation/ecstask"
 	"signet.example/internal/child"
 	"signet.example/internal/netns"
 )
@@ -40,7 +40,7 @@ func (m Mode) dataDir() string {
 	if m.task() {
 		return local.DataDir
 	}
-	return DefaultDataDir()
+	return local.DefaultDataDir()
 }
 
 func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
@@ -49,6 +49,8 @@ func (m Mode) validate(c Config, refuse func(key, format string, args ...any)) {
 		refuse("mode", "want host or task, got %q", string(m))
 	case m.task() && c.AppMesh.Given():
 		refuse("app_mesh", "is for mode: host: in a task an Envoy that the agent does not start is not served")
+	case !m.task() && c.IgnoreECSMetadata:
+		refuse("ignore_ecs_metadata", "is for mode: task: on a host nothing is asked of ECS")
 	case m.task() && c.RefuseLegacyPeers:
 		refuse("refuse_legacy_peers", "is for mode: host: in a task no peer is held by its process")
 	}
@@ -175,28 +177,34 @@ func (c Config) letIn() error {
 	return nil
 }
 
-// withAddress gives proxies of a task that name no address the task's own: by which it
-// reaches its server.
+// withPlatform is the configuration with what ECS says of the task, and the address that follows.
+func (c Config) withPlatform(ctx context.Context) (Config, error) {
+	if c.Mode.task() && !c.IgnoreECSMetadata {
+		var err error
+		if c.platform, err = ecstask.Read(ctx); err != nil {
+			return c, fmt.Errorf("what ECS says of this task, which ignore_ecs_metadata: true does without: %w", err)
+		}
+	}
+	return c.withAddress(ctx)
+}
+
+// withAddress gives proxies of a task that name no address the task's own.
 func (c Config) withAddress(ctx context.Context) (Config, error) {
 	if !c.Mode.task() || !slices.ContainsFunc(c.Proxies, func(p Proxy) bool { return p.Bind == "" }) {
 		return c, nil
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "udp", c.Server) // sends nothing
+	own, why, err := c.platform.Address(ctx, c.Server)
 	if err != nil {
-		return c, fmt.Errorf("proxies[].bind is left out, and the address by which %s is reached is not known: %w", c.Server, err)
-	}
-	own, _, err := net.SplitHostPort(conn.LocalAddr().String())
-	if err := errors.Join(err, conn.Close()); err != nil {
-		return c, err
+		return c, fmt.Errorf("configuration: proxies[].bind is left out: %w", err)
 	}
 	c.Proxies = slices.Clone(c.Proxies)
 	for i := range c.Proxies {
 		if c.Proxies[i].Bind == "" {
-			c.Proxies[i].Bind = own
+			c.Proxies[i].Bind = own.String()
 		}
 	}
 	if err := c.Validate(); err != nil {
-		return c, fmt.Errorf("with %s, by which %s is reached, as bind: %w", own, c.Server, err)
+		return c, fmt.Errorf("configuration: with %s, %s, as bind: %w", own, why, err)
 	}
 	return c, nil
 }

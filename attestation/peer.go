@@ -42,6 +42,9 @@ type Attestor struct {
 	// Task is set where all who can open the sockets are one task, which is attested as a
 	// whole (ModeTask).
 	Task bool
+	// Platform is what its platform says of the task: selectors of all who connect. It is empty
+	// where Task is not set.
+	Platform identity.Selectors
 	// RefuseLegacy refuses every peer where the kernel has no SO_PEERPIDFD.
 	RefuseLegacy bool
 

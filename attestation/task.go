@@ -16,7 +16,7 @@ func CheckTask(selectors []string, binding bool) error {
 		switch {
 		case err != nil:
 			return err
-		case supervisorForms.Has(s):
+		case supervisorForms.Has(s), ECSForms.Has(s):
 		case !unitForms.Has(s):
 			return fmt.Errorf("selector %s is of one process, and a task is attested as a whole: name %s, or signet:proxy:<name> for the proxy that the agent starts", identity.Abbreviate(text), theTask)
 		case binding:

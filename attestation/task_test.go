@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/attestation"
+	"signet.example/identity"
 )
 
 func TestInATaskWhoeverOpensTheSocketIsTheTaskAndTheAgentsProxyIsItself(t *testing.T) {
 	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
 		s := newStage(t)
 		var children attestation.Children
-		a.Task, a.Supervised = true, children.Supervised
+		a.Task, a.Supervised, a.Platform = true, children.Supervised, identity.Selectors{{Type: "ecs", Value: "family:shop"}}
 		pidfd := -1
 		child, conn := s.connect(t, withPidfd(&pidfd))
 		defer func() { _ = unix.Close(pidfd) }() // nothing is lost
@@ -25,16 +26,16 @@ func TestInATaskWhoeverOpensTheSocketIsTheTaskAndTheAgentsProxyIsItself(t *testi
 				t.Errorf("%s, want %s", got, want)
 			}
 		}
-		is("signet:unit:task")
+		is("signet:unit:task ecs:family:shop")
 		remove, err := children.Add(pidfd, "web")
 		if err != nil {
 			t.Fatal(err)
 		}
-		is("signet:proxy:web")
+		is("signet:proxy:web ecs:family:shop")
 		remove()
-		is("signet:unit:task")
+		is("signet:unit:task ecs:family:shop")
 		child.order("exec "+s.program, "idle")
-		is("signet:unit:task") // it is in the task, whatever it runs
+		is("signet:unit:task ecs:family:shop") // it is in the task, whatever it runs
 		if p.Mode() != attestation.ModeTask {
 			t.Errorf("held by %s", p.Mode())
 		}
@@ -96,6 +97,14 @@ func TestSelectorsOfProcessesAreRefusedInATask(t *testing.T) {
 		{"signet:proxy:web unix:uid:1000", true, "selector \"unix:uid:1000\" is of one process"},
 		{"systemd:unit:web.service", false, "a task is attested as a whole"},
 		{"signet:unit:pod", false, "the only unit"},
+		{"signet:unit:task ecs:family:web ecs:revision:7", false, ""},
+		{"signet:proxy:web ecs:label:team:shop", true, ""},
+		{"ecs:family:web", false, "ecs:… is what a task has as a whole: name signet:unit:task beside it"},
+		{"ecs:family:web", true, "ecs:… is what a task has as a whole"},
+		{"ecs:family:web unix:uid:1000", false, "ecs:… is what a task has as a whole"},
+		{"signet:unit:task ecs:family:web", true, "is not served yet"},
+		{"signet:unit:task ecs:revision:007", false, "spec.selectors[1]"},
+		{"signet:unit:task ecs:label:team", false, "want ecs:label:<name>:<value>"},
 	} {
 		err := attestation.CheckTask(strings.Fields(c.selectors), c.binding)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {

@@ -2,8 +2,11 @@ package attestation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
 	"signet.example/identity"
 )
@@ -27,6 +30,7 @@ var workloads = []workload{
 	{of: ofUnix, forms: unixForms},
 	{of: ofSupervisor, forms: supervisorForms, task: true},
 	{of: ofUnit, forms: unitForms, task: true},
+	{of: ofPlatform, forms: ECSForms, task: true},
 	{of: ofSystemd, forms: systemdForms},
 	{of: ofHash, forms: hashForms},
 }
@@ -38,7 +42,18 @@ func CheckWorkload(selectors []string) error {
 	for _, w := range workloads {
 		maps.Copy(all, w.forms)
 	}
-	return all.Check(selectors)
+	return errors.Join(all.Check(selectors), checkPlatform(selectors))
+}
+
+// checkPlatform refuses selectors that everybody in a task has, its proxy as its application.
+func checkPlatform(selectors []string) error {
+	has := func(prefix string) bool {
+		return slices.ContainsFunc(selectors, func(s string) bool { return strings.HasPrefix(s, prefix) })
+	}
+	if !has("ecs:") || has("signet:") {
+		return nil
+	}
+	return identity.NewFieldError("spec.selectors", "ecs:… is what a task has as a whole: name %s beside it for the application, or signet:proxy:<name> for the proxy that the agent starts", theTask)
 }
 
 // theTask is what every process of a task has except for the agent's own proxies.
@@ -57,6 +72,11 @@ func ofUnit(_ context.Context, p *Peer, _ *proc, has identity.Selectors) (identi
 		return nil, nil
 	}
 	return identity.Selectors{theTask}, nil
+}
+
+// ofPlatform returns what its platform says of the task.
+func ofPlatform(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (identity.Selectors, error) {
+	return p.attestor.Platform, nil
 }
 
 var supervisorForms = identity.Forms{"signet:proxy": identity.CheckName}

@@ -72,6 +72,9 @@ func TestSelectorsThatOneProcessCanHave(t *testing.T) {
 		{"unix:path:/a", "unix:path:/b", false},
 		{"signet:proxy:a", "signet:proxy:b", false},
 		{"signet:proxy:a", "unix:uid:1", true},
+		{"ecs:label:a:x", "ecs:label:b:y", true},
+		{"ecs:label:a:x", "ecs:label:a:y", false},
+		{"ecs:family:a", "ecs:family:b", false},
 	} {
 		if got := selectors(t, c.a).CompatibleWith(selectors(t, c.b, "unix:sha256:"+strings.Repeat("0", 64))); got != c.want {
 			t.Errorf("%s and %s: %t", c.a, c.b, got)

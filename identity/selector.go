@@ -140,15 +140,17 @@ func (s Selectors) Contains(all Selectors) bool {
 // of which a process has one value, is asked for with two.
 func (s Selectors) CompatibleWith(o Selectors) bool {
 	for _, a := range s {
-		key, _, _ := strings.Cut(a.Value, ":")
 		for _, b := range o {
-			if other, _, _ := strings.Cut(b.Value, ":"); a.Type == b.Type && key == other && a.Value != b.Value {
+			if a.Type == b.Type && a.kind() == b.kind() && a.Value != b.Value {
 				return false
 			}
 		}
 	}
 	return true
 }
+
+// kind is the value up to its last colon: uid of uid:1000, label:team of label:team:shop.
+func (s Selector) kind() string { return s.Value[:max(0, strings.LastIndexByte(s.Value, ':'))] }
 
 // Strings returns the selectors as "type:value", in their order.
 func (s Selectors) Strings() []string {

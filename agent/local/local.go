@@ -37,6 +37,21 @@ const (
 	StopTimeout = 30 * time.Second
 )
 
+// DefaultDataDir is that of an agent of this user; it is empty where the environment has no place for it.
+func DefaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return DataDir
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if home, err := os.UserHomeDir(); state == "" && err == nil {
+		state = filepath.Join(home, ".local", "state")
+	}
+	if !filepath.IsAbs(state) {
+		return ""
+	}
+	return filepath.Join(state, "signet-agent")
+}
+
 // ReadyPath is where the agent reports whether its proxies serve, at the address of its metrics.
 const ReadyPath = "/readyz"
 

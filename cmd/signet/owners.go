@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"signet.example/agent"
+	"signet.example/agent/local"
 	"signet.example/agent/wayout"
 	"signet.example/internal/private"
 )
@@ -90,5 +90,5 @@ func ownersHint(err error, hint string) error {
 
 func ownersDir(c *cobra.Command) func() string {
 	dir := c.Flags().String("data-dir", "", "the agent's data_dir (default /var/lib/signet-agent for root, else signet-agent in ~/.local/state)")
-	return func() string { return cmp.Or(*dir, agent.DefaultDataDir()) }
+	return func() string { return cmp.Or(*dir, local.DefaultDataDir()) }
 }

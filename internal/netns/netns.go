@@ -2,6 +2,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -32,4 +33,15 @@ func GlobalIPv6() string {
 func OfHost() bool {
 	_, err := os.Stat("/proc/sys/net/core/netdev_budget")
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// AddressTo is the address by which a server, host:port, is reached. It sends nothing but to
+// a name server.
+func AddressTo(ctx context.Context, server string) (netip.Addr, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", server)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	own, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	return own.Addr().Unmap(), errors.Join(err, conn.Close())
 }

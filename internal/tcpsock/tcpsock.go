@@ -52,6 +52,15 @@ func Try(ctx context.Context, address string) error {
 	return err
 }
 
+// TryAddress returns why this host could not listen on an address, whatever the port.
+func TryAddress(ctx context.Context, address string) error {
+	err := Try(ctx, net.JoinHostPort(address, "0"))
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("this host does not have the address %s: `ip address` lists those that it has", address)
+	}
+	return err
+}
+
 // sockaddr is what net.ListenConfig found an address to be, for the socket that it made.
 func sockaddr(network, address string) (unix.Sockaddr, error) {
 	host, port, err := net.SplitHostPort(address)

@@ -78,3 +78,12 @@ func TestWhoTriesAnAddressTakesNothing(t *testing.T) {
 	close(ended)
 	trying.Wait()
 }
+
+func TestAnAddressThatThisHostDoesNotHaveIsNamed(t *testing.T) {
+	if err := tcpsock.TryAddress(t.Context(), "192.0.2.77"); err == nil || !strings.Contains(err.Error(), "this host does not have the address 192.0.2.77") {
+		t.Error(err)
+	}
+	if err := tcpsock.TryAddress(t.Context(), "127.0.0.7"); err != nil {
+		t.Error(err)
+	}
+}
