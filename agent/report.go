@@ -41,6 +41,7 @@ type reporter struct {
 	// proxyStatus is how each supervised proxy is.
 	proxyStatus func() []envoy.Status
 	peerMode    api.Report_PeerMode
+	task        string // of ECS
 	version     string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched.Value[int]
@@ -94,7 +95,7 @@ func (r *reporter) Ready(name string) bool {
 
 // Report implements Reporter.
 func (r *reporter) Report() *api.Report {
-	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
+	report := &api.Report{PeerMode: r.peerMode.Enum(), Task: r.task, Version: r.version, PolicyRevision: r.revision()}
 	users := map[string]string{} // proxies by the entries that they use
 	proxies := r.proxyStatus()
 	stopped, _ := r.authz.Stopped()

@@ -179,7 +179,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		Views: views{a.relay}, Children: children, Records: process, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Read: a.read, Changed: change, Metrics: m.envoys, Log: log,
 	})
-	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode}
+	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode, task: cfg.platform.String()}
 	if scrape.Open(cfg.Metrics) {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))

@@ -184,6 +184,7 @@ func (c Config) withPlatform(ctx context.Context) (Config, error) {
 		if c.platform, err = ecstask.Read(ctx); err != nil {
 			return c, fmt.Errorf("what ECS says of this task, which ignore_ecs_metadata: true does without: %w", err)
 		}
+		c.Join.Task = c.platform.ARN
 	}
 	return c.withAddress(ctx)
 }

@@ -48,14 +48,13 @@ func TestATaskIsAttestedAsAWholeAndItsFolderIsClosed(t *testing.T) {
 }
 
 // onECS has this process be in a container of a task of ECS.
-func onECS(t *testing.T) parts.ECSTask {
+func onECS(t *testing.T) {
 	t.Helper()
 	task := parts.ECSTask{
 		ARN: parts.ECSTaskARN("0123456789abcdef0123456789abcdef"), Family: "web", Revision: "7", Container: "envoy",
 		Labels: map[string]string{"team": "shop"}, IPv4: []string{"192.0.2.3"},
 	}
 	t.Setenv(ecstask.Variable, parts.ECSMetadata(t, task))
-	return task
 }
 
 func TestATaskHasTheSelectorsThatECSSaysOfIt(t *testing.T) {
@@ -79,6 +78,9 @@ func TestATaskHasTheSelectorsThatECSSaysOfIt(t *testing.T) {
 		return true
 	})
 	r.await("a report", func() bool { return len(r.lastReport().GetOwn()) > 0 })
+	if task := r.lastReport().GetTask(); task != "shop-prod/web:7" {
+		t.Errorf("it reports the task %q", task)
+	}
 	if found := strings.Join(r.lastReport().GetFindings(), "\n"); !strings.Contains(found, `ecs:… is what a task has as a whole`) {
 		t.Errorf("findings: %s", found)
 	}

@@ -591,7 +591,9 @@ func (x *X509PoP) GetSignature() []byte {
 type AWSTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// token of sts:GetWebIdentityToken, for an audience that names this connection.
-	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// task is the ARN of the task of ECS by its own word, "" elsewhere: nothing is proven by it, and what contradicts the evidence is refused.
+	Task          string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +635,13 @@ func (x *AWSTask) GetToken() string {
 	return ""
 }
 
+func (x *AWSTask) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
 // AWSCallerIdentity: sts:GetCallerIdentity, signed (SigV4) by the credentials of the task's role with a header that names
 // this connection, and asked by the server, which writes everything else of it itself.
 type AWSCallerIdentity struct {
@@ -642,8 +651,10 @@ type AWSCallerIdentity struct {
 	// date as in X-Amz-Date.
 	Date string `protobuf:"bytes,3,opt,name=date,proto3" json:"date,omitempty"`
 	// signature in hex.
-	Signature     string `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
-	SessionToken  string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	Signature    string `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
+	SessionToken string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// task as in AWSTask.
+	Task          string `protobuf:"bytes,6,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +720,13 @@ func (x *AWSCallerIdentity) GetSignature() string {
 func (x *AWSCallerIdentity) GetSessionToken() string {
 	if x != nil {
 		return x.SessionToken
+	}
+	return ""
+}
+
+func (x *AWSCallerIdentity) GetTask() string {
+	if x != nil {
+		return x.Task
 	}
 	return ""
 }
@@ -1674,7 +1692,9 @@ type Report struct {
 	Views []*ViewStatus `protobuf:"bytes,9,rep,name=views,proto3" json:"views,omitempty"`
 	// returning: the agent has begun so lately that foreign proxies may not have come back to it, which go on meanwhile. Those of its
 	// reports before it ended stay registered, as unhealthy.
-	Returning     bool `protobuf:"varint,10,opt,name=returning,proto3" json:"returning,omitempty"`
+	Returning bool `protobuf:"varint,10,opt,name=returning,proto3" json:"returning,omitempty"`
+	// task of ECS that the agent is in, by its own word, as cluster/family:revision; "" elsewhere.
+	Task          string `protobuf:"bytes,11,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1777,6 +1797,13 @@ func (x *Report) GetReturning() bool {
 		return x.Returning
 	}
 	return false
+}
+
+func (x *Report) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
 }
 
 // ViewStatus is what the proxies of one view have of it.
@@ -2430,15 +2457,17 @@ const file_api_agent_proto_rawDesc = "" +
 	"\bevidence\"=\n" +
 	"\aX509PoP\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x1f\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"3\n" +
 	"\aAWSTask\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"\xa6\x01\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04task\x18\x02 \x01(\tR\x04task\"\xba\x01\n" +
 	"\x11AWSCallerIdentity\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\"\n" +
 	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x12\x12\n" +
 	"\x04date\x18\x03 \x01(\tR\x04date\x12\x1c\n" +
 	"\tsignature\x18\x04 \x01(\tR\tsignature\x12#\n" +
-	"\rsession_token\x18\x05 \x01(\tR\fsessionToken\"\x1f\n" +
+	"\rsession_token\x18\x05 \x01(\tR\fsessionToken\x12\x12\n" +
+	"\x04task\x18\x06 \x01(\tR\x04task\"\x1f\n" +
 	"\aK8SPSAT\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
@@ -2494,7 +2523,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x06filter\x18\x02 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"`\n" +
 	"\x0fDecisionsAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x127\n" +
-	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\x8b\x04\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\x9f\x04\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
@@ -2506,7 +2535,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\x121\n" +
 	"\x05views\x18\t \x03(\v2\x1b.signet.v1alpha1.ViewStatusR\x05views\x12\x1c\n" +
 	"\treturning\x18\n" +
-	" \x01(\bR\treturning\"<\n" +
+	" \x01(\bR\treturning\x12\x12\n" +
+	"\x04task\x18\v \x01(\tR\x04task\"<\n" +
 	"\bPeerMode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PIDFD\x10\x01\x12\n" +

@@ -42,6 +42,8 @@ type Evidence struct {
 	Date                string // as in X-Amz-Date
 	Signature           string // SHA-256 in hex
 	SessionToken        string
+	// Task is the ARN of the task by its own word, "" where it has none: it proves nothing.
+	Task string
 }
 
 // Try reports what is wrong with the configuration, beginning with the key. It asks nobody.

@@ -300,3 +300,21 @@ func TestAConfigurationIsRefusedByItsKey(t *testing.T) {
 		}
 	}
 }
+
+// ECS names the session of a task's role by the task's id.
+func TestATaskOfAnotherSessionThanItsOwnIsRefused(t *testing.T) {
+	aws := parts.NewSTS(t, account)
+	v, k := verifier(t, config(aws, aws.ARN("web")))
+	e, mine, other := signed(t, aws, aws.ARN("web")), strings.Repeat("0", 32), strings.Repeat("f", 32)
+	aws.Answer(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, parts.CallerIdentity, "arn:aws:sts::"+account+":assumed-role/web/"+mine, account)
+	})
+	e.Task = parts.ECSTaskARN(other)
+	if _, err := v.Verify(t.Context(), e, trustDomain, challenge, time.Now()); err == nil || errors.Is(err, platform.ErrNotNow) || !strings.Contains(err.Error(), "it is task "+other+", and its evidence is of task "+mine) || len(k.took)+len(k.used) != 0 {
+		t.Errorf("%v, it took of %v", err, k.took)
+	}
+	e.Task = parts.ECSTaskARN(mine)
+	if _, err := v.Verify(t.Context(), e, trustDomain, challenge, time.Now()); err != nil {
+		t.Errorf("the task itself: %v", err)
+	}
+}

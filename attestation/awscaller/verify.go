@@ -25,7 +25,7 @@ var (
 	dateRE      = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z$`)
 	signatureRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	tokenRE     = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
-	callerRE    = regexp.MustCompile(`^arn:([a-z-]+):sts::([0-9]{12}):assumed-role/([\w+=,.@-]{1,64})/[\w+=,.@-]{2,64}$`)
+	callerRE    = regexp.MustCompile(`^arn:([a-z-]+):sts::([0-9]{12}):assumed-role/([\w+=,.@-]{1,64})/([\w+=,.@-]{2,64})$`)
 )
 
 // check refuses what is no evidence. It verifies nothing.
@@ -102,7 +102,7 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence, trustDomain string, c
 	if err != nil {
 		return nil, err
 	}
-	sels, err := v.judge(who)
+	sels, err := v.judge(who, e.Task)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +116,8 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence, trustDomain string, c
 	return sels, nil
 }
 
-// judge looks at whom STS named.
-func (v *Verifier) judge(who caller) (identity.Selectors, error) {
+// judge looks at whom STS named, and whether the task says that it is another.
+func (v *Verifier) judge(who caller, task string) (identity.Selectors, error) {
 	parts := callerRE.FindStringSubmatch(who.ARN)
 	if parts == nil {
 		return nil, fmt.Errorf("it is signed by %s, which is no role that was assumed", identity.Abbreviate(who.ARN))
@@ -125,6 +125,9 @@ func (v *Verifier) judge(who caller) (identity.Selectors, error) {
 	partition, account, name := parts[1], parts[2], parts[3]
 	if account != who.Account {
 		return nil, errors.New("its account is not that of its role")
+	}
+	if err := platform.SameTask(task, account, parts[4]); err != nil {
+		return nil, err
 	}
 	i := slices.IndexFunc(v.cfg.Accounts, func(a Account) bool { return a.Account == account })
 	if i < 0 {

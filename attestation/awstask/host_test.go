@@ -39,7 +39,7 @@ func TestATaskIsGivenATokenForItsRoleThatNamesTheConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, tokens := verifier(t, aws, aws.ARN("web"))
-	sels, err := v.Verify(t.Context(), token, "test.example", challenge, tokens.now)
+	sels, err := v.Verify(t.Context(), awstask.Evidence{Token: token}, "test.example", challenge, tokens.now)
 	if got := strings.Join(sels.Strings(), " "); err != nil || got != "aws_task:account:123456789012 aws_task:role:arn:aws:iam::123456789012:role/web aws_task:region:eu-west-1" {
 		t.Errorf("%s, %v", got, err)
 	}

@@ -126,17 +126,27 @@ func checkIssuer(s string) error {
 	return nil
 }
 
-// Verify checks a token about a challenge of a trust domain, takes an agent of its role's quota
-// and uses it up. It returns the task's selectors. An error other than platform.ErrNotNow is the token's fault.
-func (v *Verifier) Verify(ctx context.Context, token, trustDomain string, challenge []byte, now time.Time) (identity.Selectors, error) {
-	if err := platform.CheckToken(token); err != nil {
+// Evidence is what a task shows.
+type Evidence struct {
+	Token string
+	// Task is its ARN by its own word, "" where it has none: it proves nothing.
+	Task string
+}
+
+// Verify checks evidence about a challenge of a trust domain, takes an agent of its role's quota
+// and uses it up. It returns the task's selectors. An error other than platform.ErrNotNow is the host's fault.
+func (v *Verifier) Verify(ctx context.Context, e Evidence, trustDomain string, challenge []byte, now time.Time) (identity.Selectors, error) {
+	if err := platform.CheckToken(e.Token); err != nil {
 		return nil, err
 	}
-	t, err := v.server.Tokens.Verify(v.issuers, token, audience(trustDomain, challenge), now)
+	t, err := v.server.Tokens.Verify(v.issuers, e.Token, audience(trustDomain, challenge), now)
 	if err != nil {
 		return nil, err
 	}
 	id, sels, err := v.judge(t, now)
+	if err == nil {
+		err = platform.SameTask(e.Task, v.accounts[t.Issuer].Account, "")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -136,12 +136,12 @@ func TestATokenThatShowsAnotherThingIsRefused(t *testing.T) {
 		"with a long id":               {parts.Without(claims, map[string]any{"jti": strings.Repeat("j", 257)}), "it has no id"},
 		"with an id as a number":       {parts.Without(claims, map[string]any{"jti": 7}), "it has no id"},
 	} {
-		sels, err := v.Verify(t.Context(), aws.Sign(c.claims), "test.example", challenge, tokens.now)
+		sels, err := v.Verify(t.Context(), awstask.Evidence{Token: aws.Sign(c.claims)}, "test.example", challenge, tokens.now)
 		if (err == nil) != (c.want == "") || (err == nil) != (sels != nil) || err != nil && !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v", name, sels, err)
 		}
 	}
-	if _, err := v.Verify(t.Context(), aws.Sign(claims), "test.example", challenge, tokens.now); err == nil || !strings.Contains(err.Error(), "used before") {
+	if _, err := v.Verify(t.Context(), awstask.Evidence{Token: aws.Sign(claims)}, "test.example", challenge, tokens.now); err == nil || !strings.Contains(err.Error(), "used before") {
 		t.Errorf("again: %v", err)
 	}
 	for _, text := range []string{"", strings.Repeat("a", 8<<10+1)} {
@@ -160,7 +160,7 @@ func TestATokenIsOneAccountsAndUsedIsUsedThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func(s *parts.STS, claims map[string]any) error {
-		_, err := v.Verify(t.Context(), s.Sign(claims), "test.example", challenge, tokens.now)
+		_, err := v.Verify(t.Context(), awstask.Evidence{Token: s.Sign(claims)}, "test.example", challenge, tokens.now)
 		return err
 	}
 	mine := one.Claims(one.ARN("web"), "eu-west-1", audience(), time.Minute)
@@ -197,7 +197,7 @@ func TestATokenTakesOfItsRolesQuotaWhenAllElseIsGoodAndBeforeItIsUsedUp(t *testi
 	}
 	claims := aws.Claims(aws.ARN("web"), "eu-west-1", audience(), time.Minute)
 	verify := func(claims map[string]any) error {
-		_, err := v.Verify(t.Context(), aws.Sign(claims), "test.example", challenge, tokens.now)
+		_, err := v.Verify(t.Context(), awstask.Evidence{Token: aws.Sign(claims)}, "test.example", challenge, tokens.now)
 		return err
 	}
 	for _, bad := range []map[string]any{
@@ -313,7 +313,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		v, _ := verifier(t, aws, aws.ARN("web"))
-		sels, err := v.Verify(t.Context(), "x."+base64.RawURLEncoding.EncodeToString(payload)+".x", "test.example", challenge, now)
+		sels, err := v.Verify(t.Context(), awstask.Evidence{Token: "x." + base64.RawURLEncoding.EncodeToString(payload) + ".x"}, "test.example", challenge, now)
 		if (err == nil) != (sels != nil) {
 			t.Fatalf("%v, %v", sels, err)
 		}
@@ -321,4 +321,18 @@ func FuzzClaims(f *testing.F) {
 			t.Errorf("%s shows a task of ours", payload)
 		}
 	})
+}
+
+// What ECS says of a task is its own word: it is compared, and nothing is used up where it is another.
+func TestATaskOfAnotherAccountThanItsTokenSaysIsRefused(t *testing.T) {
+	aws := parts.NewSTS(t, account)
+	v, tokens := verifier(t, aws, aws.ARN("web"))
+	e := awstask.Evidence{Token: aws.Sign(aws.Claims(aws.ARN("web"), "eu-west-1", audience(), time.Minute)), Task: "arn:aws:ecs:eu-west-1:210987654321:task/prod/" + strings.Repeat("0", 32)}
+	if _, err := v.Verify(t.Context(), e, "test.example", challenge, tokens.now); err == nil || errors.Is(err, platform.ErrNotNow) || !strings.Contains(err.Error(), "a task of account 210987654321") {
+		t.Errorf("%v", err)
+	}
+	e.Task = parts.ECSTaskARN(strings.Repeat("0", 32))
+	if _, err := v.Verify(t.Context(), e, "test.example", challenge, tokens.now); err != nil {
+		t.Errorf("the task itself: %v", err)
+	}
 }

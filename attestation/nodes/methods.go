@@ -37,6 +37,8 @@ type HostConfig struct {
 	AWSCaller awscaller.Host `yaml:"aws_caller_identity"`
 	// K8sPSAT is the projected token of this pod.
 	K8sPSAT k8spsat.Host `yaml:"k8s_psat"`
+	// Task is the ARN of this task, where it knows one: what contradicts the evidence is refused.
+	Task string `yaml:"-"`
 }
 
 // Server is what the server's ends need of the server.
@@ -83,7 +85,7 @@ var methods = []method{
 			return byAWSTask{v}, nil
 		},
 		given:    func(cfg HostConfig) bool { return cfg.AWSTask != awstask.Host{} },
-		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask), cfg.AWSTask.Try() },
+		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask, cfg.Task), cfg.AWSTask.Try() },
 		current:  func(cfg HostConfig, _ time.Time) error { return cfg.AWSTask.Try() },
 	},
 	{
@@ -101,7 +103,7 @@ var methods = []method{
 		},
 		given: func(cfg HostConfig) bool { return cfg.AWSCaller != awscaller.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) {
-			return proveAWSCaller(cfg.AWSCaller), cfg.AWSCaller.Try()
+			return proveAWSCaller(cfg.AWSCaller, cfg.Task), cfg.AWSCaller.Try()
 		},
 		current: func(cfg HostConfig, _ time.Time) error { return cfg.AWSCaller.Try() },
 	},
@@ -191,7 +193,7 @@ func (b byX509PoP) attest(_ context.Context, req *api.AttestRequest, on Channel,
 }
 
 // proveAWSTask is what a task shows that runs with a role of AWS.
-func proveAWSTask(host awstask.Host) Evidence {
+func proveAWSTask(host awstask.Host, task string) Evidence {
 	return func(ctx context.Context, on Channel, req *api.AttestRequest) error {
 		challenge, err := on.challenge(awstask.Name)
 		if err != nil {
@@ -201,7 +203,7 @@ func proveAWSTask(host awstask.Host) Evidence {
 		if err != nil {
 			return fmt.Errorf("join.%s: %w", awstask.Name, err)
 		}
-		req.Evidence = &api.AttestRequest_AwsTask{AwsTask: &api.AWSTask{Token: token}}
+		req.Evidence = &api.AttestRequest_AwsTask{AwsTask: &api.AWSTask{Token: token, Task: task}}
 		return nil
 	}
 }
@@ -218,12 +220,12 @@ func (b byAWSTask) attest(ctx context.Context, req *api.AttestRequest, on Channe
 	if err != nil {
 		return Node{}, err
 	}
-	sels, err := b.Verify(ctx, req.GetAwsTask().GetToken(), on.TrustDomain.Name(), challenge, now)
+	sels, err := b.Verify(ctx, awstask.Evidence{Token: req.GetAwsTask().GetToken(), Task: req.GetAwsTask().GetTask()}, on.TrustDomain.Name(), challenge, now)
 	return Node{Selectors: sels}, refused(awstask.Name, err)
 }
 
 // proveAWSCaller is what a task shows whose account gives no tokens.
-func proveAWSCaller(host awscaller.Host) Evidence {
+func proveAWSCaller(host awscaller.Host, task string) Evidence {
 	return func(ctx context.Context, on Channel, req *api.AttestRequest) error {
 		challenge, err := on.challenge(awscaller.Name)
 		if err != nil {
@@ -234,7 +236,7 @@ func proveAWSCaller(host awscaller.Host) Evidence {
 			return fmt.Errorf("join.%s: %w", awscaller.Name, err)
 		}
 		req.Evidence = &api.AttestRequest_AwsCallerIdentity{AwsCallerIdentity: &api.AWSCallerIdentity{
-			Region: e.Region, AccessKeyId: e.AccessKeyID, Date: e.Date, Signature: e.Signature, SessionToken: e.SessionToken,
+			Region: e.Region, AccessKeyId: e.AccessKeyID, Date: e.Date, Signature: e.Signature, SessionToken: e.SessionToken, Task: task,
 		}}
 		return nil
 	}
@@ -245,7 +247,7 @@ type byAWSCaller struct{ *awscaller.Verifier }
 
 func ofAWSCaller(req *api.AttestRequest) awscaller.Evidence {
 	e := req.GetAwsCallerIdentity()
-	return awscaller.Evidence{Region: e.GetRegion(), AccessKeyID: e.GetAccessKeyId(), Date: e.GetDate(), Signature: e.GetSignature(), SessionToken: e.GetSessionToken()}
+	return awscaller.Evidence{Region: e.GetRegion(), AccessKeyID: e.GetAccessKeyId(), Date: e.GetDate(), Signature: e.GetSignature(), SessionToken: e.GetSessionToken(), Task: e.GetTask()}
 }
 
 func (byAWSCaller) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {

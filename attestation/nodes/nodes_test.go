@@ -16,9 +16,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/api"
+	"signet.example/attestation/awscaller"
+	"signet.example/attestation/awstask"
 	"signet.example/attestation/jointoken"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 // connection returns both ends of a TLS connection after its handshake.
@@ -108,5 +111,28 @@ func TestASelectorThatNoHostHasIsRefusedInAGroup(t *testing.T) {
 	}
 	if err := nodes.CheckGroup(identity.NodeGroup{Name: "g"}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestATaskShowsItsARNBesideItsEvidence(t *testing.T) {
+	aws := parts.NewSTS(t, "123456789012")
+	for name, value := range aws.Environment(aws.ARN("web")) {
+		t.Setenv(name, value)
+	}
+	arn := parts.ECSTaskARN("0123456789abcdef0123456789abcdef")
+	near, _ := connection(t, tls.VersionTLS13)
+	on := nodes.Channel{TrustDomain: spiffeid.RequireTrustDomainFromString("one.example"), HostKey: bytes.Repeat([]byte{7}, 32), TLS: near}
+	for _, cfg := range []nodes.HostConfig{
+		{AWSTask: awstask.Host{Region: "environment", Endpoint: aws.URL()}, Task: arn},
+		{AWSCaller: awscaller.Host{Region: "environment"}, Task: arn},
+	} {
+		var req api.AttestRequest
+		evidence, err := cfg.Evidence()
+		if err == nil {
+			err = evidence(t.Context(), on, &req)
+		}
+		if shown := req.GetAwsTask().GetTask() + req.GetAwsCallerIdentity().GetTask(); err != nil || shown != arn {
+			t.Errorf("%s shows %q, %v", cfg.Given(), shown, err)
+		}
 	}
 }

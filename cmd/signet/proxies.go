@@ -46,7 +46,7 @@ to have, and since when. CONFIG is one of
 func showProxies(c *cobra.Command, answer *api.AgentsResponse, node string, names []string) error {
 	v := view{
 		message: answer, header: []string{"proxy", "node", "state", "config", "acknowledged", "why"},
-		wide: []string{"agent", "mode", "host", "address", "version", "envoy", "restarts"},
+		wide: []string{"agent", "mode", "task", "host", "address", "version", "envoy", "restarts"},
 		none: "no proxy is reported; proxies of an agent are in its configuration file",
 	}
 	found := map[string]bool{}
@@ -61,7 +61,7 @@ func showProxies(c *cobra.Command, answer *api.AgentsResponse, node string, name
 			config, state, at, why := configOf(a, p)
 			v.rows = append(v.rows, []string{
 				p.GetName(), of, state, config, at, why,
-				a.GetId(), modeOf(a), a.GetHostname(), p.GetAddress(), short(p.GetConfigVersion()), p.GetEnvoyVersion(), fmt.Sprint(p.GetRestarts()),
+				a.GetId(), modeOf(a), a.GetReport().GetTask(), a.GetHostname(), p.GetAddress(), short(p.GetConfigVersion()), p.GetEnvoyVersion(), fmt.Sprint(p.GetRestarts()),
 			})
 		}
 		if a.GetReport() != nil {
