@@ -78,7 +78,7 @@ func (s *Server) undecided(ctx context.Context, e *api.Effect, in Model, given [
 	}
 	for _, st := range s.cfg.Fleet.All() {
 		for _, p := range st.Report.GetProxies() {
-			if n := asked[fleet.RefOf(p)]; n != nil && serves(st) && runs(p) && now.lacks(st, refOfNode(n)) != "" {
+			if n := asked[fleet.RefOf(p)]; n != nil && st.Serves() && fleet.Runs(p) && now.lacks(st, refOfNode(n)) != "" {
 				concern(e, n)
 			}
 		}

@@ -73,7 +73,7 @@ func (s *Server) await(ctx context.Context, wake <-chan struct{}, most time.Dura
 // progress returns what the proxies of virtual nodes have now.
 func (s *Server) progress(nodes []*api.Effect_Node, since uint64, decided *decided) *api.ProgressResponse {
 	resp := &api.ProgressResponse{Settled: true}
-	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool { return !serves(st) })
+	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool { return !st.Serves() })
 	for _, n := range nodes {
 		for _, st := range agents {
 			resp.Proxies = append(resp.Proxies, s.progressAt(n, st, since, decided)...)
@@ -85,16 +85,6 @@ func (s *Server) progress(nodes []*api.Effect_Node, since uint64, decided *decid
 	}
 	api.Reconcile(resp)
 	return resp
-}
-
-// serves reports whether somebody may be served by proxies of an agent.
-func serves(st fleet.Status) bool {
-	return st.State == api.AgentInfo_CONNECTED || st.State == api.AgentInfo_AWAY
-}
-
-// runs reports whether a proxy answers calls, also one to which no caller is sent.
-func runs(p *api.ProxyStatus) bool {
-	return p.GetState() == api.ProxyStatus_READY || p.GetState() == api.ProxyStatus_UNSERVED
 }
 
 func refOfNode(n *api.Effect_Node) proxy.Ref {
@@ -122,14 +112,14 @@ func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64, d
 		switch {
 		case at.State != api.AgentInfo_CONNECTED:
 			one.Why = "its agent is " + api.Word(at.State)
-		case !runs(p):
+		case !fleet.Runs(p):
 			one.Why = strings.TrimSuffix("it is "+api.Word(p.GetState())+": "+p.GetReason(), ": ")
 		case undecided != "":
 			one.Why = undecided
 		case has:
 			one.State = api.ProgressResponse_Proxy_APPLIED.Enum()
 		}
-		if one.Refused = refusedBy(n, of, p, rejected); len(one.GetRefused()) > 0 && at.State == api.AgentInfo_CONNECTED {
+		if one.Refused = fleet.Lacks(p, of, rejected, func(r *api.ResourceStatus) bool { return changes(n, r) }); len(one.GetRefused()) > 0 && at.State == api.AgentInfo_CONNECTED {
 			one.State = api.ProgressResponse_Proxy_REFUSED.Enum()
 		}
 		list = append(list, one)
@@ -137,42 +127,11 @@ func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64, d
 	return list
 }
 
-// refusedBy is what a proxy does not have of what changes, of what those at its agent refused: all
-// that it is not reported to have taken while another one refused it.
-func refusedBy(n *api.Effect_Node, all []*api.ProxyStatus, p *api.ProxyStatus, rejected []*api.ResourceStatus) (list []*api.ResourceStatus) {
-	same := func(a *api.ResourceStatus) func(*api.ResourceStatus) bool {
-		return func(b *api.ResourceStatus) bool {
-			return a.GetTypeUrl() == b.GetTypeUrl() && a.GetName() == b.GetName() && a.GetVersion() == b.GetVersion()
-		}
-	}
-	for _, r := range slices.Concat(rejected, p.GetLeftOut()) {
-		another := slices.ContainsFunc(all, func(o *api.ProxyStatus) bool { return slices.ContainsFunc(o.GetRejected(), same(r)) }) &&
-			!slices.ContainsFunc(p.GetRejected(), same(r))
-		if changes(n, r) && !another && !slices.ContainsFunc(list, same(r)) {
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
 // changes reports whether a resource of a proxy is one of those that a change makes another.
 func changes(n *api.Effect_Node, r *api.ResourceStatus) bool {
 	return slices.ContainsFunc(n.GetResources(), func(c *api.Effect_Resource) bool {
-		return c.GetType() == r.GetTypeUrl() && placeless(c.GetName()) == placeless(r.GetName())
+		return c.GetType() == r.GetTypeUrl() && fleet.Placeless(c.GetName()) == fleet.Placeless(r.GetName())
 	})
-}
-
-// placeless is the name of a resource without what it has of where its proxy listens (xds).
-func placeless(name string) string {
-	for _, out := range []string{"lds_egress_", "rds_egress_"} {
-		if strings.HasPrefix(name, out) {
-			return out
-		}
-	}
-	if in := "lds_ingress_"; strings.HasPrefix(name, in) {
-		return in + name[strings.LastIndexByte(name, '_'):]
-	}
-	return name
 }
 
 // standing adds to those whom an apply concerns the proxies that refused what it has from before:
@@ -187,7 +146,7 @@ func (s *Server) standing(e *api.Effect, in Model, given []*api.Change) {
 	for _, st := range s.cfg.Fleet.All() {
 		for _, p := range st.Report.GetProxies() {
 			at, refused := fleet.RefOf(p), slices.Concat(p.GetRejected(), p.GetLeftOut())
-			if !reached[at] || len(refused) == 0 || !serves(st) {
+			if !reached[at] || len(refused) == 0 || !st.Serves() {
 				continue
 			}
 			if nodes[at] == nil {
