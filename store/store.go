@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -146,14 +147,27 @@ func (s *Store) closeDBs() error {
 func (s *Store) update(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return s.placed(err)
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
 	if err := f(tx); err != nil {
-		return err
+		return s.placed(err)
 	}
-	return tx.Commit()
+	return s.placed(tx.Commit())
 }
+
+// placed is an error with the file where it is the disk's, such as one that is full: whoever is
+// to make room has to know where.
+func (s *Store) placed(err error) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) && slices.Contains(ofDisk, e.Code()&0xff) {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	return err
+}
+
+// ofDisk are SQLite's codes for what is wrong with a disk or file.
+var ofDisk = []int{sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT}
 
 // isConstraint reports whether an error is a violated UNIQUE or PRIMARY KEY.
 func isConstraint(err error) bool {

@@ -40,6 +40,19 @@ func TestSQLitePassesTheStoreContract(t *testing.T) {
 	})
 }
 
+func TestAFullDiskIsSaidToBeFullWhereItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := create(t, path)
+	store.Fill(t, s)
+	err := s.Audit(t.Context(), "somebody", "Apply", strings.Repeat("x", 1<<20))
+	if err == nil || !strings.Contains(err.Error(), path+": ") || !strings.Contains(err.Error(), "full") {
+		t.Errorf("err = %v", err)
+	}
+	if rows, err := s.AuditTrail(t.Context(), 0, 10); err != nil || len(rows) > 0 {
+		t.Errorf("%v, %v", rows, err)
+	}
+}
+
 func TestOpenRefusesAMissingDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.db")
 	if _, err := store.Open(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "must already exist") {
