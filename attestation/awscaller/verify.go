@@ -10,6 +10,7 @@ import (
 
 	"signet.example/attestation/platform"
 	"signet.example/identity"
+	"signet.example/internal/awsclient"
 )
 
 const (
@@ -126,7 +127,7 @@ func (v *Verifier) judge(who caller, task string) (identity.Selectors, error) {
 	if account != who.Account {
 		return nil, errors.New("its account is not that of its role")
 	}
-	if err := platform.SameTask(task, account, parts[4]); err != nil {
+	if err := awsclient.SameTask(task, account, parts[4]); err != nil {
 		return nil, err
 	}
 	i := slices.IndexFunc(v.cfg.Accounts, func(a Account) bool { return a.Account == account })

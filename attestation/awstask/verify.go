@@ -145,7 +145,7 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence, trustDomain string, c
 	}
 	id, sels, err := v.judge(t, now)
 	if err == nil {
-		err = platform.SameTask(e.Task, v.accounts[t.Issuer].Account, "")
+		err = awsclient.SameTask(e.Task, v.accounts[t.Issuer].Account, "")
 	}
 	if err != nil {
 		return nil, err

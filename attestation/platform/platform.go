@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"signet.example/internal/awsclient"
 )
 
 const (
@@ -130,26 +128,6 @@ func CheckToken(token string) error {
 func CheckAgents(n int) error {
 	if n < 0 || n > maxAgents {
 		return fmt.Errorf("%d: want 1 to %d", n, maxAgents)
-	}
-	return nil
-}
-
-// SameTask refuses what the ARN that a task says it has contradicts of the evidence beside it: an
-// account, and the session of its role, "" where that is not proven. ECS names a session by the
-// task's id; one whose name is of another form says nothing of the task. Without an ARN there is
-// nothing to compare: it is the task's own word, and proves nothing.
-func SameTask(arn, account, session string) error {
-	if arn == "" {
-		return nil
-	}
-	task, err := awsclient.ParseTaskARN(arn)
-	switch {
-	case err != nil:
-		return err
-	case task.Account != account:
-		return fmt.Errorf("it says that it is a task of account %s, and its evidence is of account %s", task.Account, account)
-	case awsclient.IsTaskID(session) && session != task.ID:
-		return fmt.Errorf("it says that it is task %s, and its evidence is of task %s", task.ID, session)
 	}
 	return nil
 }

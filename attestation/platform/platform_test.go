@@ -3,7 +3,6 @@ package platform_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,27 +68,5 @@ func TestWhatWasUsedTakesNothingOfTheQuotaAndWritesNothing(t *testing.T) {
 	b.err = errors.New("no disk")
 	if _, err := use("three"); !errors.Is(err, platform.ErrNotNow) || b.took != 2 {
 		t.Errorf("where it cannot be known: %v, took %d", err, b.took)
-	}
-}
-
-func TestATaskThatSaysThatItIsAnotherThanItsEvidenceSaysIsRefused(t *testing.T) {
-	const (
-		account, other = "123456789012", "210987654321"
-		id             = "0123456789abcdef0123456789abcdef"
-		arn            = "arn:aws:ecs:eu-west-1:" + account + ":task/prod/" + id
-	)
-	for _, c := range []struct{ arn, account, session, want string }{
-		{"", account, id, ""},
-		{arn, account, "", ""},
-		{arn, account, id, ""},
-		{arn, account, "deploy@example", ""}, // somebody else's name for a session
-		{arn, other, "", "a task of account " + account + ", and its evidence is of account " + other},
-		{arn, account, strings.Repeat("f", 32), "it is task " + id + ", and its evidence is of task ffff"},
-		{"arn:aws:iam::" + account + ":role/web", account, "", "is not the ARN of a task"},
-	} {
-		err := platform.SameTask(c.arn, c.account, c.session)
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v", c, err)
-		}
 	}
 }

@@ -37,3 +37,23 @@ const mostARN = 512
 // IsTaskID reports whether a text has the form of a task's id, as ECS names the session of its
 // role: somebody who takes the role elsewhere chooses another name, or none of this form.
 func IsTaskID(s string) bool { return taskIDForm().MatchString(s) }
+
+// SameTask refuses what the ARN that a task says it has contradicts of the evidence beside it: an
+// account, and the session of its role, "" where that is not proven. ECS names a session by the
+// task's id; one whose name is of another form says nothing of the task. Without an ARN there is
+// nothing to compare: it is the task's own word, and proves nothing.
+func SameTask(arn, account, session string) error {
+	if arn == "" {
+		return nil
+	}
+	task, err := ParseTaskARN(arn)
+	switch {
+	case err != nil:
+		return err
+	case task.Account != account:
+		return fmt.Errorf("it says that it is a task of account %s, and its evidence is of account %s", task.Account, account)
+	case IsTaskID(session) && session != task.ID:
+		return fmt.Errorf("it says that it is task %s, and its evidence is of task %s", task.ID, session)
+	}
+	return nil
+}

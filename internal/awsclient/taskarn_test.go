@@ -1,6 +1,7 @@
 package awsclient_test
 
 import (
+	"strings"
 	"testing"
 
 	"signet.example/internal/awsclient"
@@ -29,6 +30,28 @@ func TestTheARNOfATaskIsReadInBothForms(t *testing.T) {
 	for s, want := range map[string]bool{id: true, "9781c248-0edd-4cdb-9a93-f63cb662a5d3": true, "session-1": false, "": false, id + "0": false} {
 		if awsclient.IsTaskID(s) != want {
 			t.Errorf("%s is the id of a task: %t", s, !want)
+		}
+	}
+}
+
+func TestATaskThatSaysThatItIsAnotherThanItsEvidenceSaysIsRefused(t *testing.T) {
+	const (
+		account, other = "123456789012", "210987654321"
+		id             = "0123456789abcdef0123456789abcdef"
+		arn            = "arn:aws:ecs:eu-west-1:" + account + ":task/prod/" + id
+	)
+	for _, c := range []struct{ arn, account, session, want string }{
+		{"", account, id, ""},
+		{arn, account, "", ""},
+		{arn, account, id, ""},
+		{arn, account, "deploy@example", ""}, // somebody else's name for a session
+		{arn, other, "", "a task of account " + account + ", and its evidence is of account " + other},
+		{arn, account, strings.Repeat("f", 32), "it is task " + id + ", and its evidence is of task ffff"},
+		{"arn:aws:iam::" + account + ":role/web", account, "", "is not the ARN of a task"},
+	} {
+		err := awsclient.SameTask(c.arn, c.account, c.session)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }
