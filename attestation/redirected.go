@@ -13,6 +13,10 @@ import (
 // maxCallers bounds the sockets of this host that are connected to one destination.
 const maxCallers = 1024
 
+// calling are the states of a socket that connects and has not heard of the other end's close. Those
+// that wait for late packets after their end (TIME_WAIT) are many where an application closes first.
+const calling = 1<<tcpEstablished | 1<<tcpFinWait1
+
 // RedirectedOwners are who can have made a connection to remote that the
 // kernel led to at on this host, where it comes from local. All connections that are led there
 // have one destination, so that the kernel rewrites the source port of one whose port another
@@ -73,8 +77,6 @@ func ownersOf(callers []diagSocket, before, after diagSocket) ([]SocketOwner, er
 	if after.state != tcpEstablished { // its caller ended it, and its socket may be gone
 		return nil, ErrNoOwner
 	}
-	// No end was heard of from it: in other states than these it is not.
-	callers = slices.DeleteFunc(callers, func(s diagSocket) bool { return s.state != tcpEstablished && s.state != tcpFinWait1 })
 	if !slices.ContainsFunc(callers, func(s diagSocket) bool { return s.carried.fits(before.carried, after.carried) }) {
 		return nil, ErrNoOwner
 	}
@@ -99,11 +101,11 @@ func accepted(at, from netip.AddrPort) (diagSocket, error) {
 	return s, nil
 }
 
-// callersOf are the sockets that are connected from an address to a destination, in any state.
+// callersOf are the sockets that call a destination from an address.
 func callersOf(from netip.Addr, to netip.AddrPort) ([]diagSocket, error) {
 	var all []diagSocket
 	for _, family := range familiesOf(from) {
-		request := diagRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, ^uint32(0), netip.AddrPort{}, netip.AddrPortFrom(netip.Addr{}, to.Port()))
+		request := diagRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, calling, netip.AddrPort{}, netip.AddrPortFrom(netip.Addr{}, to.Port()))
 		found, err := diag(withCounts(onlyBetween(request, family, from, to)), maxCallers,
 			func(s diagSocket) bool { return s.local.Addr() == from && s.remote == to })
 		if err != nil {

@@ -3,10 +3,12 @@ package attestation
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,38 +19,46 @@ import (
 	"signet.example/test/parts"
 )
 
-// redirecting is a host whose connections are led to one listener.
+// redirecting is a host whose connections from an address are led to one listener.
 type redirecting struct {
-	t *testing.T
-	l net.Listener
+	t    *testing.T
+	l    net.Listener
+	from netip.Addr
 }
 
 var ledTo = netip.MustParseAddrPort("127.0.0.1:15001")
 
 func newRedirecting(t *testing.T) *redirecting {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), "route", "add", "default", "via", parts.AnotherHost).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, args := range []string{"route replace default via " + parts.AnotherHost, "addr replace 2001:db8:1::1/64 dev wire nodad", "-6 route replace default dev wire"} {
+		if out, err := exec.CommandContext(t.Context(), parts.Program(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
 	}
 	if err := redirect.Up(redirect.Rules{EgressPort: ledTo.Port(), IgnoreUIDs: []uint32{1337}}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp4", ledTo.String())
+	return at(t, ledTo, parts.ThisHost)
+}
+
+func at(t *testing.T, listener netip.AddrPort, from string) *redirecting {
+	t.Helper()
+	l, err := net.Listen("tcp", listener.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return &redirecting{t, l}
+	return &redirecting{t, l, netip.MustParseAddr(from)}
 }
 
 // call is a connection from a port to a destination, and what was accepted of it: with some bytes
 // already on it.
 func (r *redirecting) call(port uint16, to string) (client *net.TCPConn, server net.Conn) {
 	r.t.Helper()
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(parts.ThisHost), port)), Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.from, port)), Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
 	}}
-	c, err := d.DialContext(context.WithoutCancel(r.t.Context()), "tcp4", to)
+	c, err := d.DialContext(context.WithoutCancel(r.t.Context()), "tcp", to)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -123,6 +133,50 @@ func TestARedirectedConnectionHasItsOwnerWhereItsPortWasRewritten(t *testing.T) 
 		t.Errorf("rewritten, and another user calls there: %+v, %v", owners, err)
 	}
 	r.expect("as it was, elsewhere", kept, one, nil)
+}
+
+func TestARedirectedConnectionOverIPv6HasItsOwnerWhereItsPortWasRewritten(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	newRedirecting(t) // of IPv4, which has the same ports
+	const first, second = "[2001:db9::7]:80", "[2001:db9::8]:80"
+	r := at(t, netip.MustParseAddrPort("[::1]:15001"), "2001:db8:1::1")
+	_, kept := r.call(40000, first)
+	_, rewritten := r.call(40000, second)
+	if _, err := ConnectionOwner(addressOf(rewritten.RemoteAddr()), netip.MustParseAddrPort(second)); !errors.Is(err, ErrNoOwner) {
+		t.Fatalf("its port was not rewritten: %v", err)
+	}
+	r.expect("as it was", kept, first, nil)
+	r.expect("rewritten", rewritten, second, nil)
+	r.expect("rewritten, said to be to where nobody calls", rewritten, "[2001:db9::9]:80", ErrNoOwner)
+	parts.AsUser(t, 1000, func() { r.call(40001, second) })
+	if owners, err := RedirectedOwners(addressOf(rewritten.RemoteAddr()), netip.MustParseAddrPort(second), addressOf(rewritten.LocalAddr())); err != nil || len(owners) != 2 {
+		t.Errorf("rewritten, and another user calls there: %+v, %v", owners, err)
+	}
+}
+
+// An application that closes first has a socket of each of its last connections for a minute.
+func TestARedirectedConnectionHasItsOwnerAfterManyThatHaveEnded(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	r := newRedirecting(t)
+	for i := range uint16(maxCallers + 50) {
+		c, s := r.call(41000+i, other)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+			t.Fatal(n, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.call(40000, one)
+	_, rewritten := r.call(40000, other)
+	r.expect("rewritten", rewritten, other, nil)
 }
 
 func TestARedirectedConnectionIsNotThatOfWhoElseCallsThere(t *testing.T) {

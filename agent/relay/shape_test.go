@@ -232,3 +232,41 @@ func TestAnAppMeshEnvoyIsWhereTheOperatorOfItsHostSaysAndNoOlderThanOthers(t *te
 		t.Errorf("its own client: %v", err)
 	}
 }
+
+// What comes in is registered where a foreign proxy is seen to listen, which is not where it is called then.
+func TestAForeignProxyTakesWhatIsRedirectedOutAndNothingThatIsRedirectedIn(t *testing.T) {
+	ours := proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}
+	of := func(c proxy.Capture) proxy.Shape {
+		return proxy.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.1:15001")}, AuthzSocket: "/a", WayoutSocket: "/w", Capture: c}
+	}
+	for name, c := range map[string]proxy.Capture{"in": {Ingress: 15000}, "both": {Egress: 15001, Ingress: 15000}} {
+		_, err := foreignShape(&corev3.Node{Metadata: of(c).Metadata()}, proxy.Node("shop", "web"), ours, proxy.Where{})
+		if !errors.Is(err, proxy.ErrShape) || !strings.Contains(err.Error(), "capture.ingress is for a proxy that the agent starts") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	want := of(proxy.Capture{Egress: 15001, IPv6: true})
+	if s, err := foreignShape(&corev3.Node{Metadata: want.Metadata()}, proxy.Node("shop", "web"), ours, proxy.Where{}); err != nil || s != want {
+		t.Errorf("out: %+v, %v", s, err)
+	}
+	if _, err := foreignShape(&corev3.Node{Metadata: of(proxy.Capture{Egress: 15002}).Metadata()}, proxy.Node("shop", "web"), ours, proxy.Where{}); !errors.Is(err, proxy.ErrShape) {
+		t.Errorf("out at another port than its way out: %v", err)
+	}
+}
+
+func TestTheApplicationOfAForeignProxyFindsServicesAtTheirAddressesWhereItSaysSo(t *testing.T) {
+	ours := proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}
+	want := proxy.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.1:15001")}, AuthzSocket: "/a", WayoutSocket: "/w", ServiceAddresses: true}
+	if s, err := foreignShape(&corev3.Node{Metadata: want.Metadata()}, proxy.Node("shop", "web"), ours, proxy.Where{}); err != nil || s != want {
+		t.Errorf("%+v, %v", s, err)
+	}
+	onSocket := want
+	onSocket.Egress = proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}
+	if _, err := foreignShape(&corev3.Node{Metadata: onSocket.Metadata()}, proxy.Node("shop", "web"), ours, proxy.Where{}); !errors.Is(err, proxy.ErrShape) || !strings.Contains(err.Error(), "service_addresses") {
+		t.Errorf("a way out that is a socket: %v", err)
+	}
+	edge, err := foreignShape(&corev3.Node{Metadata: want.Metadata()}, proxy.For("shop", "edge", true), ours, proxy.Where{})
+	if err != nil || edge.ServiceAddresses {
+		t.Errorf("a gateway, which has no application: %+v, %v", edge, err)
+	}
+}
