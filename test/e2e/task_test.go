@@ -100,7 +100,10 @@ func (k *task) start(command, environ []string) {
 	}
 	go func() { k.err = k.cmd.Wait(); close(k.ended) }() // ends with the process, which is killed below
 	k.t.Cleanup(func() {
-		_ = k.cmd.Process.Kill() // --kill-child ends what is below
+		if pid, err := k.running(); err == nil { // whose user is another: --kill-child does not hold for it
+			_ = syscall.Kill(pid, syscall.SIGKILL) // all of its namespace, or it has ended a moment ago
+		}
+		_ = k.cmd.Process.Kill()
 		<-k.ended
 		if k.t.Failed() {
 			said := k.said()
