@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,16 +105,30 @@ func scalarText(v reflect.Value) string {
 	panic(fmt.Sprintf("internal error: no YAML for %s", v.Type()))
 }
 
-var (
-	plain = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./-]*$`)
-	words = []string{"true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
-)
+// notText are words that some reader takes for something else than a string.
+var notText = []string{"true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
+
+// cutWord takes from the front of a text what any reader takes for a string without quotes. It is
+// not ok where that is no word, or one of notText.
+func cutWord(text string) (word, rest string, ok bool) {
+	n := 0
+	for n < len(text) && (isLetter(text[n]) || n > 0 && isInWord(text[n])) {
+		n++
+	}
+	word = text[:n]
+	return word, text[n:], n > 0 && !slices.Contains(notText, strings.ToLower(word))
+}
+
+func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '/' }
+
+// isInWord is of what a word has beside letters.
+func isInWord(c byte) bool { return '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-' }
 
 // Quote is a string as a YAML value, in quotes where any reader could take it for something else.
 func Quote(s string) string { return quote(s) }
 
 func quote(s string) string {
-	if plain.MatchString(s) && !slices.Contains(words, strings.ToLower(s)) {
+	if _, rest, ok := cutWord(s); ok && rest == "" {
 		return s
 	}
 	var b strings.Builder

@@ -35,11 +35,13 @@ var simpleTexts = []string{
 	"a: b\n", "a: b", "a:\n  b: 1\n  c: -5\n", "---\na:\n  - b: true\n    c: {}\n  - []\n  - \"x: y # z\"\n  - w\nd: 0\n",
 	"a:\n- b\n- c:\n    d: e\n", "\"k/x\": v\n", "a:\n    b:\n     - c: 1\n       d: 2\n", "- a\n- b: c\n", "a: 9223372036854775807\n",
 	"a:\n  - b:\n    - c\n    d: e\n",
+	"a: {b: c}\n", "a: [b]\n", "a: { b: c, \"d\": -1 , e: {f: [true, {}, [], \"x, y}\"]} }\n", "- {a: b}\n- [ [a], 1 ]\n- a: {b: c}\n  d: [ ]\n", "a: {b: c,   d: e}\n",
 }
 
 var parsersTexts = []string{
 	"", "\n", "---\n", "a:\n", "a: \n", "a: ~\n", "a: null\n", "a: yes\n", "a: No\n", "y: 1\n", "a: 1.5\n", "a: 010\n", "a: 1_0\n", "a: +1\n", "a: 0x1\n", "a: -0\n",
-	"a: 'b'\n", "a: \"b\\n\"\n", "a: \"b\" c\n", "a: b c\n", "a: b # c\n", "# c\na: b\n", "a: &x b\n", "a: *x\n", "a: !t b\n", "a: |\n  b\n", "a: >\n  b\n", "a: {b: c}\n", "a: [b]\n",
+	"a: 'b'\n", "a: \"b\\n\"\n", "a: \"b\" c\n", "a: b c\n", "a: b # c\n", "# c\na: b\n", "a: &x b\n", "a: *x\n", "a: !t b\n", "a: |\n  b\n", "a: >\n  b\n", "a: {b: c\n", "a: {b: c,\n  d: e}\n", "a: {b: c}}\n", "a: {b: c,}\n", "a: {b}\n", "a: {b: }\n", "a: {b:c}\n", "a: {b: c, b: d}\n", "a: {b: c d}\n", "a: {b: c] \n", "a: [b}\n", "a: [b c]\n", "a: [b,, c]\n", "a: [, b]\n", "a: {b: 'c'}\n",
+	"a: {b: c} # d\n", "a: {b: ~}\n", "{a: b}\n", "[a]\n", "a: {b: *x}\n", "a: [b, c]d\n", "a: {b: c}{d: e}\n", "a: {\n", "a: [b, yes]\n", "a: {b:\n", "a: [010]\n", "a: [- b]\n", "a: [x: y]\n",
 	"a: b\na: c\n", "a:b\n", "a:  b\n", "a :b\n", "a: b \n", "a: b\n\nc: d\n", "a: b\r\n", "a: b\tc\n", "\ta: b\n", "a: \u00e9\n", "a:\n  b: 1\n c: 2\n", "a: 1\n  b: 2\n", "  a: b\n", "a: b\n---\nc: d\n",
 	"- - a\n", "-\n  a\n", "-  a\n", "- a\nb: c\n", "a: b\n- c\n", "a:\n  b\n", "a\n", "\"a\n", "%YAML 1.2\n", "<<: a\n", "? a\n", "a: nan\n", "a: .inf\n", "a: 2026-11-29\n", "a: 9223372036854775808\n",
 	"a: ---\n", "...\n", "a: b\n...\n", "a:\n- b\n - c\n", "a:\n  - b\n - c\n",

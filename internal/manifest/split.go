@@ -101,7 +101,7 @@ type piece struct {
 	first int
 }
 
-// pieces cuts at document markers. YAML 1.2 section 9.1.2 forbids a line that
+// pieces cuts at document markers. No piece keeps the others in memory. YAML 1.2 section 9.1.2 forbids a line that
 // starts with one inside any scalar, so cutting by lines is exact, and one
 // broken document does not hide the mistakes of the next.
 func pieces(content []byte) iter.Seq[piece] {
@@ -115,14 +115,17 @@ func pieces(content []byte) iter.Seq[piece] {
 				end = at + i + 1
 			}
 			if at > start && isMarker(text[at:end]) {
-				if !yield(piece{text[start:at], first}) {
+				if !yield(piece{strings.Clone(text[start:at]), first}) {
 					return
 				}
 				start, first = at, line
 			}
 			at = end
 		}
-		yield(piece{text[start:], first})
+		if start > 0 {
+			text = strings.Clone(text[start:])
+		}
+		yield(piece{text, first})
 	}
 }
 

@@ -44,6 +44,8 @@ var missing = map[string]struct {
 	embedded    []string // structs that are embedded and have too many fields
 }{
 	"dev": {calls: 12},
+	// What it is split into would make the longest chain of imports longer: it has no room below.
+	"internal/manifest": {lines: 2670},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.
 	"ca":  {uses: 11, embedded: []string{"checked", "linted"}},
 	"ads": {uses: 11},
