@@ -2,6 +2,7 @@ package manifest_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -120,6 +121,27 @@ func TestFieldErrorPointsAtTheFieldOrTheNearestAbove(t *testing.T) {
 		}
 		if got != full {
 			t.Errorf("%q: got %s, want %s", path, got, full)
+		}
+	}
+}
+
+func TestADocumentThatWasForgottenIsReadAgainWhereItIsAsked(t *testing.T) {
+	for _, spec := range []string{
+		"spec:\n  group: g\n  selectors:\n  - a\n", // without the parser
+		"spec:\n  group: 'g'  # by the parser\n  none: x\nstatus: {}\n",
+	} {
+		said := func(d *manifest.Document) []any {
+			var b binding
+			return []any{
+				fmt.Sprint(d.Decode(&b)), b, d.FieldError("spec.group", "no").Error(), d.FieldError("spec.selectors[0]", "no").Error(),
+				d.Has("spec.group"), d.Has("spec.ttl"), d.Ignored().Error(), slices.Collect(d.Leaves()),
+			}
+		}
+		d := signetDoc(t, spec)
+		want := said(d)
+		d.Forget()
+		if diff := cmp.Diff(want, said(d)); diff != "" {
+			t.Error(diff)
 		}
 	}
 }

@@ -18,9 +18,25 @@ type Document struct {
 
 	format   *Format
 	src      *source
-	root     *value
+	root     *value // nil once it was let go of
 	loose    bool
 	envelope Errors // what is wrong around the spec; Decode reports it with the rest
+}
+
+// Forget lets go of all but the text of a document that is all that its text has. What is asked of
+// it later is read again each time: a server keeps thousands, and asks hardly ever.
+func (d *Document) Forget() { d.root = nil }
+
+// tree is the document as it was read, nil of one that was not.
+func (d *Document) tree() *value {
+	if d.root != nil || d.src == nil {
+		return d.root
+	}
+	docs, err := d.format.parse(&source{file: d.src.file, text: d.src.text, first: d.src.first, unfilled: d.src.unfilled})
+	if err != nil || len(docs) != 1 {
+		panic("internal error: a document is not read as before")
+	}
+	return docs[0].root
 }
 
 // Foreign reports whether the document is of a group that the format does not have.
@@ -145,12 +161,13 @@ func (d *Document) Ignored() Errors {
 		e.Exported = true
 		errs = append(errs, e)
 	}
-	for _, f := range d.root.fields {
+	root := d.tree()
+	for _, f := range root.fields {
 		if slices.Contains(serverFields, f.name) {
 			warn(f.name)
 		}
 	}
-	if meta := d.root.get("metadata"); meta != nil {
+	if meta := root.get("metadata"); meta != nil {
 		for _, f := range meta.fields {
 			if slices.Contains(serverMetaFields, f.name) {
 				warn("metadata." + f.name)
@@ -162,7 +179,7 @@ func (d *Document) Ignored() Errors {
 
 // Has reports whether a field such as metadata.labels was given a value.
 func (d *Document) Has(path string) bool {
-	v := d.root
+	v := d.tree()
 	for path != "" {
 		name, rest := firstStep(path)
 		if v, _ = v.step(name); v == nil || v.shape == isNull {
@@ -179,18 +196,19 @@ func (d *Document) Has(path string) bool {
 // Fields are named by their yaml (else json) tags; `check` tags are obeyed.
 func (d *Document) Decode(into any) error {
 	dec := &decoder{src: d.src, errs: slices.Clone(d.envelope), loose: d.loose}
-	spec := d.root.get("spec")
+	root := d.tree()
+	spec := root.get("spec")
 	if spec == nil { // an absent spec is an empty one
-		spec = &value{shape: isMap, at: d.root.at}
+		spec = &value{shape: isMap, at: root.at}
 	}
-	dec.field("spec", d.root.at, spec, into)
+	dec.field("spec", root.at, spec, into)
 	return dec.done()
 }
 
 // FieldError is an error at the field's place, or that of the nearest field
 // above it that was written. A nil Document has no places.
 func (d *Document) FieldError(path, msg string) *Error {
-	if d == nil || d.root == nil {
+	if d == nil || d.src == nil {
 		return &Error{Field: path, Msg: msg}
 	}
 	at, v := d.find(path)
@@ -214,7 +232,8 @@ func (d *Document) errorAt(at pos, path, msg string) *Error { return d.src.error
 // find follows a path such as spec.routes[1].name as far as it was written; the value is
 // nil where it ends before.
 func (d *Document) find(path string) (pos, *value) {
-	v, at := d.root, d.root.at
+	v := d.tree()
+	at := v.at
 	for path != "" {
 		name, rest := firstStep(path)
 		path = rest

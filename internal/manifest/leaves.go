@@ -16,7 +16,7 @@ type Leaf struct {
 
 // Leaves lists what was given in a document, in its order. What is null was not given.
 func (d *Document) Leaves() iter.Seq[Leaf] {
-	return func(yield func(Leaf) bool) { d.root.leaves("", yield) }
+	return func(yield func(Leaf) bool) { d.tree().leaves("", yield) }
 }
 
 func (v *value) leaves(path string, yield func(Leaf) bool) bool {

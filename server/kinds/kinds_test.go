@@ -2,6 +2,8 @@ package kinds_test
 
 import (
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -75,6 +77,37 @@ func TestAnObjectOfEachKindReadsBackAsItIsStored(t *testing.T) {
 		if _, err := kinds.ReadBack(key, o.Encode(), td); err == nil || !strings.Contains(err.Error(), "it reads back as") {
 			t.Errorf("%s under another name: %v", k.Name, err)
 		}
+	}
+}
+
+// A server has thousands of objects, and what was read of the text of each was half of what it had in
+// memory.
+func TestWhatIsReadBackTakesLittleMoreThanItsText(t *testing.T) {
+	text := "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec:\n  meshRef: {name: shop}\n  backends:\n"
+	for i := range 20 {
+		text += fmt.Sprintf("    - virtualService: {virtualServiceRef: {name: s%d}}\n", i)
+	}
+	o, err := kinds.Parse(document(t, text), td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	all, before := make([]*kinds.Object, 500), used()
+	for i := range all {
+		if all[i], err = kinds.ReadBack(o.Key(), o.Encode(), td); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each := (int(used()) - int(before)) / len(all) //nolint:gosec // no test has so much
+	runtime.KeepAlive(all)
+	t.Logf("%d bytes for a text of %d", each, len(o.Encode()))
+	if most := 5 * len(o.Encode()); each > most {
+		t.Errorf("%d bytes for a text of %d, at most %d are expected", each, len(o.Encode()), most)
 	}
 }
 

@@ -116,6 +116,7 @@ func ReadBack(k Key, stored []byte, td spiffeid.TrustDomain) (_ *Object, err err
 		return nil, fmt.Errorf("it reads back as %s", o.Key())
 	}
 	o.manifest = stored
+	o.Doc.Forget()
 	return o, nil
 }
 
