@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
 	"signet.example/identity"
@@ -89,39 +92,73 @@ func (in *intake) read(ctx context.Context, src *api.Source) error {
 	} else if len(docs) == 0 {
 		in.empty = append(in.empty, plain.Text(src.GetFile()))
 	}
-	for _, d := range docs {
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("reading %s: %w", plain.Text(src.GetFile()), ctx.Err())
-		case len(in.errs) > mostErrors:
-			in.bad(d.FieldError("", "there are too many mistakes; the rest is not read"))
-			return nil
-		case len(in.objects) >= mostObjects:
-			in.bad(d.FieldError("", fmt.Sprintf("more than %d objects in one change; apply them in parts", mostObjects)))
-			return nil
-		}
-		o, err := kinds.Parse(d, in.cfg.TrustDomain)
-		switch {
-		case errors.Is(err, kinds.ErrForeign) && in.skipForeign:
-			in.foreign++
-		case errors.Is(err, kinds.ErrForeign):
-			in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
-				plain.Text(d.Kind), plain.Text(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
-		case err != nil:
-			in.bad(err)
-		case in.names:
-			in.objects = append(in.objects, o)
-		case in.given[o.Key()]:
-			in.bad(d.FieldError("metadata.name", o.Key().String()+" is given twice"))
-		default:
-			if in.given == nil {
-				in.given = map[kinds.Key]bool{}
+	for some := range slices.Chunk(docs, sideBySide) {
+		for i, p := range in.parse(ctx, some) {
+			switch d := some[i]; {
+			case ctx.Err() != nil:
+				return fmt.Errorf("reading %s: %w", plain.Text(src.GetFile()), ctx.Err())
+			case len(in.errs) > mostErrors:
+				in.bad(d.FieldError("", "there are too many mistakes; the rest is not read"))
+				return nil
+			case len(in.objects) >= mostObjects:
+				in.bad(d.FieldError("", fmt.Sprintf("more than %d objects in one change; apply them in parts", mostObjects)))
+				return nil
+			default:
+				in.understood(d, p)
 			}
-			in.given[o.Key()] = true
-			in.take(o)
 		}
 	}
 	return nil
+}
+
+// sideBySide is how many documents are understood before the mistakes in them are counted.
+const sideBySide = 256
+
+// parsed is what a document is understood as.
+type parsed struct {
+	object *kinds.Object
+	err    error
+}
+
+// parse understands documents side by side: there may be all of a mesh.
+func (in *intake) parse(ctx context.Context, docs []*manifest.Document) []parsed {
+	all := make([]parsed, len(docs))
+	var group errgroup.Group // none of them fails: a mistake is told of its document
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, d := range docs {
+		group.Go(func() error {
+			if ctx.Err() == nil { // else nothing is told of it
+				all[i].object, all[i].err = kinds.Parse(d, in.cfg.TrustDomain)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // as above
+	return all
+}
+
+// understood takes a document as what it is understood as.
+func (in *intake) understood(d *manifest.Document, as parsed) {
+	o := as.object
+	switch {
+	case errors.Is(as.err, kinds.ErrForeign) && in.skipForeign:
+		in.foreign++
+	case errors.Is(as.err, kinds.ErrForeign):
+		in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
+			plain.Text(d.Kind), plain.Text(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
+	case as.err != nil:
+		in.bad(as.err)
+	case in.names:
+		in.objects = append(in.objects, o)
+	case in.given[o.Key()]:
+		in.bad(d.FieldError("metadata.name", o.Key().String()+" is given twice"))
+	default:
+		if in.given == nil {
+			in.given = map[kinds.Key]bool{}
+		}
+		in.given[o.Key()] = true
+		in.take(o)
+	}
 }
 
 // readStored is read of what was stored under a key: of its mesh, whether or not it says so.
