@@ -121,6 +121,10 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 	c.w.Apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {addresses: [\"10.231.0.0/24\"]}\n")
 	c.w.StartAgent()
 	c.w.AwaitProxies()
+	words := append(strings.Fields(parts.OnAnotherHost()), "ip", "addr", "add", taskAddress+"/24", "dev", "wire")
+	if out, err := exec.CommandContext(t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	c.image = image{c.w.Place(c.w.Program(), "signet-task"), c.w.PlaceEnvoy()}
 	for _, way := range []ecs.WayOut{ecs.ByRedirection, ecs.ByVariable} {
 		t.Run(string(way), func(t *testing.T) { c.run(t, way) })
@@ -160,8 +164,27 @@ func (c *converting) convert(t *testing.T, way ecs.WayOut) (d definition) {
 	if d.ProxyConfiguration.redirects() != (way == ecs.ByRedirection) {
 		t.Fatalf("the platform is told to redirect %+v", d.ProxyConfiguration)
 	}
-	c.w.Apply(made.Objects)
+	// The proxy is of one task definition, by what ECS says; the task's address is another than the server sees.
+	c.w.Apply(strings.NewReplacer(`["signet:proxy:web"]`, `["signet:proxy:web", "ecs:family:orders", "ecs:label:team:shop"]`, `spec: {selectors: ["aws_task:`, `spec: {addresses: ["`+taskAddress+`/32"], selectors: ["aws_task:`).Replace(made.Objects))
 	return d
+}
+
+// taskAddress is the one that ECS says the converted task has, beside that by which it reaches its server.
+const taskAddress = "10.231.0.52"
+
+// onECS has a task's container find what ECS says of it.
+func onECS(t *testing.T, host int, family, address string) string {
+	t.Helper()
+	at := parts.ECSMetadata(t, parts.ECSTask{
+		ARN: parts.ECSTaskARN("0123456789abcdef0123456789abcdef"), Family: family, Revision: "7", Container: "envoy",
+		Labels: map[string]string{"team": "shop"}, IPv4: []string{address},
+	})
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay(t, host, u.Host)
+	return at
 }
 
 func (c *converting) run(t *testing.T, way ecs.WayOut) {
@@ -174,7 +197,7 @@ func (c *converting) run(t *testing.T, way ecs.WayOut) {
 	given := c.aws.Environment(c.role)
 	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy,
-		"SIGNET_JOIN_AWS_TASK_ENDPOINT": c.aws.URL(), "SIGNET_DRAIN_TIME": "1s",
+		"SIGNET_JOIN_AWS_TASK_ENDPOINT": c.aws.URL(), "SIGNET_DRAIN_TIME": "1s", "ECS_CONTAINER_METADATA_URI_V4": onECS(t, k.host, "orders", taskAddress),
 	})
 	k.start(proxy.Command, proxy.environ(given))
 	eventually(t, 30*time.Second, "its health check succeeds", func() bool {
@@ -182,6 +205,9 @@ func (c *converting) run(t *testing.T, way ecs.WayOut) {
 		return err == nil
 	})
 	k.redirect("check")
+	if out, _ := c.w.CLI("proxies", "web", "-o", "wide"); !strings.Contains(out, "shop-prod/orders:7") || !strings.Contains(out, taskAddress) {
+		t.Errorf("of its task:\n%s", out)
+	}
 	page := "http://" + meshtest.HostOf("web") + "/"
 	eventually(t, 20*time.Second, "the task answers", func() bool {
 		a := c.w.Get("front", page)

@@ -92,6 +92,7 @@ func (r *rolling) converted(s *rolled) revision {
 	given := r.aws.Environment(r.aws.ARN(s.name + "-task"))
 	maps.Copy(given, map[string]string{ // what is the image's, or the platform's
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy, "SIGNET_JOIN_AWS_TASK_ENDPOINT": r.aws.URL(),
+		"ECS_CONTAINER_METADATA_URI_V4": onECS(r.t, host, s.name, addressOf(host)),
 	})
 	begun := time.Now()
 	k.start(proxy.Command, proxy.environ(given))
