@@ -247,6 +247,7 @@ func (e *envoy) once(ctx context.Context, v View) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(e.proxy.Admin) }() // Envoy leaves it; in the proxy's own folder, which may be closed to us
 	e.classical.begin()
 	e.become(func(s *known) { s.state, s.pid, s.reason, s.failing = api.ProxyStatus_STARTING, p.PID(), "", nil })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
