@@ -592,7 +592,7 @@ type AWSTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// token of sts:GetWebIdentityToken, for an audience that names this connection.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// task is the ARN of the task of ECS by its own word, "" elsewhere: nothing is proven by it, and what contradicts the evidence is refused.
+	// task is the ARN of the task of ECS by its own word, "" elsewhere: nothing is proven by it, and what contradicts its evidence is refused.
 	Task          string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

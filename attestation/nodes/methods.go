@@ -37,7 +37,7 @@ type HostConfig struct {
 	AWSCaller awscaller.Host `yaml:"aws_caller_identity"`
 	// K8sPSAT is the projected token of this pod.
 	K8sPSAT k8spsat.Host `yaml:"k8s_psat"`
-	// Task is the ARN of this task, where it knows one: what contradicts the evidence is refused.
+	// Task is the ARN of this task, where it knows one: what contradicts its evidence is refused.
 	Task string `yaml:"-"`
 }
 

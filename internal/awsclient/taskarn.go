@@ -38,7 +38,7 @@ const mostARN = 512
 // role: somebody who takes the role elsewhere chooses another name, or none of this form.
 func IsTaskID(s string) bool { return taskIDForm().MatchString(s) }
 
-// SameTask refuses what the ARN that a task says it has contradicts of the evidence beside it: an
+// SameTask refuses what the ARN that a task says it has contradicts of its evidence: an
 // account, and the session of its role, "" where that is not proven. ECS names a session by the
 // task's id; one whose name is of another form says nothing of the task. Without an ARN there is
 // nothing to compare: it is the task's own word, and proves nothing.
