@@ -5,15 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/internal/parallel"
 	"signet.example/internal/plain"
 	"signet.example/mesh"
 	"signet.example/policy"
@@ -123,17 +121,11 @@ type parsed struct {
 // parse understands documents side by side: there may be all of a mesh.
 func (in *intake) parse(ctx context.Context, docs []*manifest.Document) []parsed {
 	all := make([]parsed, len(docs))
-	var group errgroup.Group // none of them fails: a mistake is told of its document
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, d := range docs {
-		group.Go(func() error {
-			if ctx.Err() == nil { // else nothing is told of it
-				all[i].object, all[i].err = kinds.Parse(d, in.cfg.TrustDomain)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // as above
+	parallel.Each(len(docs), func(i int) {
+		if ctx.Err() == nil { // else nothing is told of it
+			all[i].object, all[i].err = kinds.Parse(docs[i], in.cfg.TrustDomain)
+		}
+	})
 	return all
 }
 

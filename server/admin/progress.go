@@ -11,9 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/internal/watched"
-	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -138,7 +136,13 @@ func changes(n *api.Effect_Node, r *api.ResourceStatus) bool {
 // whoever applies again what was refused is not told that all is well since nothing changes. That
 // is of the objects that were given, and not of what others stored.
 func (s *Server) standing(e *api.Effect, in Model, given []*api.Change) {
-	reached := reachedBy(in, given)
+	var unchanged []kinds.Key
+	for _, c := range given {
+		if c.GetAction() == api.Change_UNCHANGED {
+			unchanged = append(unchanged, kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()})
+		}
+	}
+	reached := kinds.Reached(in.Graph(), in.Objects(), unchanged)
 	nodes := map[proxy.Ref]*api.Effect_Node{}
 	for _, n := range e.GetNodes() {
 		nodes[refOfNode(n)] = n
@@ -163,54 +167,4 @@ func (s *Server) standing(e *api.Effect, in Model, given []*api.Change) {
 	for _, at := range slices.SortedFunc(maps.Keys(nodes), proxy.Ref.Compare) {
 		e.Nodes = append(e.Nodes, nodes[at])
 	}
-}
-
-// reachedBy is the virtual nodes whose proxies may refuse what was given and was there before. A Mesh
-// and its options reach all nodes of the mesh, and count where nothing that reaches a node was changed
-// after them: what its proxies refuse may otherwise be another's.
-func reachedBy(in Model, given []*api.Change) map[proxy.Ref]bool {
-	reached, wide := map[proxy.Ref]bool{}, map[string]uint64{} // by mesh, when it was changed last
-	for _, c := range given {
-		k := kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()}
-		o := in.Objects().Get(k)
-		switch {
-		case o == nil || c.GetAction() != api.Change_UNCHANGED:
-		case mesh.Kind(k.Kind).Wide():
-			wide[k.Mesh] = max(wide[k.Mesh], o.Revision)
-		default:
-			for n := range in.Graph().Reaching(subject(o)) {
-				reached[n.Ref] = true
-			}
-		}
-	}
-	if len(wide) == 0 {
-		return reached
-	}
-	later := map[proxy.Ref]bool{}
-	for _, o := range in.Objects().All() {
-		n := subject(o)
-		if since, ok := wide[n.Mesh]; ok && o.Revision > since {
-			for n := range in.Graph().Reaching(n) {
-				later[n.Ref] = true
-			}
-		}
-	}
-	for name := range wide {
-		for _, n := range in.Graph().Nodes(name) {
-			reached[n.Ref] = reached[n.Ref] || !later[n.Ref]
-		}
-	}
-	return reached
-}
-
-// subject is what an object is of in the graph of meshes; what no proxy is configured by is of nothing.
-func subject(o *kinds.Object) mesh.Name {
-	k := o.Key()
-	if b, ok := o.Value.(identity.Binding); ok { // callers of its node are told whom they reach
-		return mesh.NodeName(proxy.For(b.VirtualNode.Mesh, b.VirtualNode.Name, b.VirtualNode.Gateway))
-	}
-	if k.Row().Reach != kinds.Callers {
-		return mesh.Name{}
-	}
-	return mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)
 }

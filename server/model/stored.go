@@ -1,16 +1,16 @@
 package model
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
-	"runtime"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 
 	"signet.example/internal/ordered"
+	"signet.example/internal/parallel"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -113,16 +113,9 @@ func isObject(kind string) bool {
 
 // parseAll is parseStored of all rows, side by side: there may be all of a mesh.
 func parseAll(rows []store.Object, td spiffeid.TrustDomain) ([]*kinds.Object, error) {
-	objects := make([]*kinds.Object, len(rows))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, row := range rows {
-		group.Go(func() (err error) {
-			objects[i], err = parseStored(row, td)
-			return err
-		})
-	}
-	return objects, group.Wait()
+	objects, errs := make([]*kinds.Object, len(rows)), make([]error, len(rows))
+	parallel.Each(len(rows), func(i int) { objects[i], errs[i] = parseStored(rows[i], td) })
+	return objects, cmp.Or(errs...)
 }
 
 func parseStored(row store.Object, td spiffeid.TrustDomain) (*kinds.Object, error) {

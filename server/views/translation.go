@@ -5,13 +5,11 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/parallel"
 	"signet.example/proxy"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fault"
@@ -158,20 +156,15 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	}
 	v.mu.Unlock()
 	sets, errs := make([]map[Key]*ads.Set, len(changed)), make([]error, len(changed))
-	var group errgroup.Group // none of them fails: a mistake is told of its node
-	group.SetLimit(runtime.GOMAXPROCS(0))
 	var attempt xds.Memory // a service is the same for all who call it
-	for i, at := range changed {
-		group.Go(func() error {
-			t := v.translate(in).with(&attempt)
-			if len(followed[at]) > 0 {
-				t = v.following(in)
-			}
-			sets[i], errs[i] = t.try(at, followed[at])
-			return nil
-		})
-	}
-	_ = group.Wait() // as above
+	parallel.Each(len(changed), func(i int) {
+		at := changed[i]
+		t := v.translate(in).with(&attempt)
+		if len(followed[at]) > 0 {
+			t = v.following(in)
+		}
+		sets[i], errs[i] = t.try(at, followed[at])
+	})
 	tried := &Candidate{from: in, sets: map[Key]*ads.Set{}}
 	for i, at := range changed {
 		if errs[i] != nil {
