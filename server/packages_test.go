@@ -119,6 +119,9 @@ func TestAPackageOfNoNodeIsWarnedOfBySyncAndCheck(t *testing.T) {
 	}
 	r.apply(node("shop", "later", ""))
 	for _, f := range findings(t, r, "SIG031") {
+		if !strings.HasSuffix(f.GetFix(), "`signet policy sync`, which says what is left") {
+			t.Errorf("a check of the files alone knows no mesh, and the fix is %q", f.GetFix())
+		}
 		if strings.Contains(f.GetCause(), "later") {
 			t.Errorf("it is of a node now: %v", f)
 		}

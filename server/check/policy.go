@@ -25,7 +25,7 @@ func (l Look) policy() []*api.Finding {
 				"the last sync failed, %s: %s", inForce(l.Policy.State.Current.GetCommit()), st.GetError()))
 		}
 		for _, w := range st.GetWarnings() {
-			list = append(list, finding(findPolicyWarn, sevWarning, "PolicySource "+st.GetSource(), "signet policy check <folder>, in a clone of the repository; commit, and `signet policy sync`", "%s", w))
+			list = append(list, finding(findPolicyWarn, sevWarning, "PolicySource "+st.GetSource(), "mend in its repository what the cause names (docs/POLICY.md), commit, and `signet policy sync`, which says what is left", "%s", w))
 		}
 	}
 	if len(l.Policy.State.Current.GetModules()) == 0 {
