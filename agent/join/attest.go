@@ -24,6 +24,9 @@ import (
 
 const attestTimeout = 10 * time.Second
 
+// errNothingToShow is that of a host that reached its server, and asked it nothing for want of evidence.
+var errNothingToShow = errors.New("this host has nothing to show")
+
 // attest is one call of Attest, on a connection of its own: it presents the host
 // key and no SVID. Without evidence the key is what the host is known by.
 func (e *Enrolment) attest(ctx context.Context, evidence nodes.Evidence, pin []byte, verify serverVerifier) (*svids.SVID, error) {
@@ -75,7 +78,7 @@ func (e *Enrolment) call(ctx context.Context, verify serverVerifier, evidence no
 			return nil, fmt.Errorf("attest: %w", err)
 		}
 		if err := evidence(ctx, on, req); err != nil {
-			return nil, fmt.Errorf("attest: %w", err)
+			return nil, fmt.Errorf("attest: %w: %w", errNothingToShow, err)
 		}
 	}
 	conn, err := grpc.NewClient("passthrough:///"+e.config.Server, grpc.WithTransportCredentials(shaken{insecure.NewCredentials()}),

@@ -191,7 +191,11 @@ func (e *Enrolment) untilAnswered(ctx context.Context, attempt func() (*svids.SV
 		if err == nil || refusal(err) || ctx.Err() != nil {
 			return s, err
 		}
-		e.config.Log.WarnContext(ctx, "no server answers, trying again", slog.String("server", e.config.Server), slog.Any("err", err))
+		what := "no server answers, trying again"
+		if errors.Is(err, errNothingToShow) { // who reads of the server looks at the network
+			what = "the server is there and nothing is asked of it, trying again"
+		}
+		e.config.Log.WarnContext(ctx, what, slog.String("server", e.config.Server), slog.Any("err", err))
 		if !watched.Sleep(ctx, tries.Failed(0, err)) {
 			return nil, fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		}

@@ -1,11 +1,14 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -115,3 +118,28 @@ func (o onRecord) Handle(context.Context, slog.Record) error {
 
 func (o onRecord) WithAttrs([]slog.Attr) slog.Handler { return o }
 func (o onRecord) WithGroup(string) slog.Handler      { return o }
+
+// N18-40: a host whose own evidence is wrong logged that no server answers, and its operator looked at the network.
+func TestAHostThatHasNothingToShowDoesNotSayThatNoServerAnswers(t *testing.T) {
+	s, log := newServer(t), new(bytes.Buffer)
+	ways, next := s.aPod(t)
+	if err := os.WriteFile(ways.Own.K8sPSAT.TokenFile, []byte("e30.e30.AAAA"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.log = slog.New(slog.NewTextHandler(io.MultiWriter(log, onWrite(next)), nil))
+	if _, _, err := s.enter(t, ownFolder(t), ways); err != nil {
+		t.Fatal(err)
+	}
+	said := log.String()
+	if !strings.Contains(said, "nothing is asked of it, trying again") || !strings.Contains(said, "join.k8s_psat.token_file") || strings.Contains(said, "no server answers") {
+		t.Errorf("it says %s", said)
+	}
+}
+
+// onWrite does something at each write.
+type onWrite func()
+
+func (o onWrite) Write(p []byte) (int, error) {
+	o()
+	return len(p), nil
+}
