@@ -45,6 +45,7 @@ func TestWhatIsWrongInAnEnvironmentIsRefusedByName(t *testing.T) {
 	for one, want := range map[string]string{
 		"SIGNET_PROXY_NODE=web":          "SIGNET_PROXY_NODE: no such variable",
 		"SIGNET_MODE=host":               "SIGNET_MODE: no such variable",
+		"SIGNET_SERVR=mesh:8443":         "SIGNET_SERVR: no such variable; did you mean SIGNET_SERVER?",
 		"SIGNET_DRAIN_TIME=soon":         "drain_time",
 		"SIGNET_PROXY_CONCURRENCY=many":  "a number, true or false",
 		"SIGNET_PROXY_CONCURRENCY=\"1\"": "proxies[0].concurrency",

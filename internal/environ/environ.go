@@ -11,12 +11,15 @@ package environ
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"signet.example/internal/manifest"
 )
 
 // Variable is a variable of the environment for one key of a file.
@@ -78,6 +81,19 @@ func variablesOf(t reflect.Type, prefix string) []Variable {
 	return all
 }
 
+// noSuch is the mistake of a name that no variable has, with the one that was probably meant.
+func noSuch(name string, known []Variable) string {
+	var names []string
+	for _, v := range known {
+		names = append(names, v.Name)
+	}
+	said := name + ": no such variable"
+	if meant := manifest.Nearest(name, names); meant != "" {
+		said += "; did you mean " + meant + "?"
+	}
+	return said
+}
+
 // Text is what an environment says, as a file; nil where it says nothing. A variable that begins as ours do
 // and is not known, nor one of besides, is refused, as a key is in a file.
 func Text(environ []string, begin string, known []Variable, besides ...string) ([]byte, error) {
@@ -93,7 +109,7 @@ func Text(environ []string, begin string, known []Variable, besides ...string) (
 		switch {
 		case !strings.HasPrefix(name, begin) || value == "" || slices.Contains(besides, name):
 		case !ok:
-			unknown = append(unknown, name)
+			unknown = append(unknown, noSuch(name, known))
 		case v.text:
 			put(tree, v.Key, value)
 		default:
@@ -102,7 +118,7 @@ func Text(environ []string, begin string, known []Variable, besides ...string) (
 	}
 	if unknown != nil {
 		slices.Sort(unknown)
-		return nil, fmt.Errorf("%s: no such variable", strings.Join(unknown, ", "))
+		return nil, errors.New(strings.Join(unknown, ", "))
 	}
 	if len(tree) == 0 {
 		return nil, nil
