@@ -57,12 +57,13 @@ func (b *builder) capture(l *listenerv3.Listener, routes string, hosts []encoded
 	}
 	l.FilterChains[0].FilterChainMatch = &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(uint32(b.shape.Egress.Port())), PrefixRanges: own}
 
-	all, passing := b.passesAll(), b.passing()
+	all, passing, ports := b.passesAll(), b.passing(), b.portsOfRequests()
 	if all {
-		routes = b.passingRoutes(routes, passing, hosts)
 		l.DefaultFilterChain = b.passedOn("passed", passing)
 	}
-	ports := b.portsOfRequests()
+	if all && len(ports) > 0 { // else nothing of this view asks for them, and what is waited for stays away
+		routes = b.passingRoutes(routes, passing, hosts)
+	}
 	for _, p := range ports {
 		c := chain("http-"+port(p), rawBuffer, b.onlyTheApplication(), b.egressManager(routes))
 		c.FilterChainMatch.DestinationPort = wrapperspb.UInt32(p)
