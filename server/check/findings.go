@@ -56,7 +56,6 @@ const (
 	findSpeaker      = "SIG042"
 	findApplication  = "SIG043"
 	findManyOfOne    = "SIG044"
-	findAwaited      = "SIG045"
 	findPostQuantum  = "SIG050"
 )
 
