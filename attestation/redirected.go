@@ -83,6 +83,9 @@ func ownersOf(callers []diagSocket, before, after diagSocket) ([]SocketOwner, er
 	var owners []SocketOwner
 	for _, s := range callers {
 		if s.inode == 0 || !s.owner.Known() {
+			if s.carried.known && !s.carried.fits(before.carried, after.carried) { // of another connection, which ends
+				continue
+			}
 			return nil, fmt.Errorf("beside whom somebody calls there who closed it, or is not known: %w", ErrNoOwner)
 		}
 		if !slices.Contains(owners, s.owner) {

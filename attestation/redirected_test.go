@@ -252,6 +252,14 @@ func TestWhoeverCannotBeNamedIsNoOwner(t *testing.T) {
 	if owners, err := ownersOf([]diagSocket{caller, caller}, end, end); err != nil || len(owners) != 1 {
 		t.Errorf("%+v, %v", owners, err)
 	}
+	answered := diagSocket{state: tcpFinWait1, carried: carried{true, 101, 100, 900}} // and closed
+	if owners, err := ownersOf([]diagSocket{answered, caller}, end, end); err != nil || len(owners) != 1 || owners[0].UID != 1000 {
+		t.Errorf("beside a connection that ends: %+v, %v", owners, err)
+	}
+	answered.carried.known = false
+	if owners, err := ownersOf([]diagSocket{answered, caller}, end, end); !errors.Is(err, ErrNoOwner) {
+		t.Errorf("beside one of which nothing is known: %+v, %v", owners, err)
+	}
 }
 
 func TestOnlyWhatCanBeTheOtherEndFits(t *testing.T) {
