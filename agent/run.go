@@ -86,8 +86,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	defer func() { _ = u.line.Close() }()   // everything that uses it has ended
-	a, err := assemble(cfg, u, own, m, log) //nolint:contextcheck // each stream brings its own
+	defer func() { _ = u.line.Close() }() // everything that uses it has ended
+	a, err := assemble(cfg, u, own, m, log)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}

@@ -200,7 +200,7 @@ func Refused() int { return len(lastRun.Load().endpoints.Refused()) }
 
 // ServeSession serves the server that was started last a session of an agent that ends at once.
 func ServeSession(ctx context.Context, agent string) error {
-	return lastRun.Load().sessions.Serve(fleet.Peer{Agent: store.Agent{ID: agent}}, endedSession{ctx: ctx}) //nolint:contextcheck // the stream has it
+	return lastRun.Load().sessions.Serve(fleet.Peer{Agent: store.Agent{ID: agent}}, endedSession{ctx: ctx})
 }
 
 type endedSession struct {

@@ -53,7 +53,7 @@ func main() {
 
 // run executes one command line and returns its exit code (see exit.go).
 func run(ctx context.Context, args []string) int {
-	root := newRoot() //nolint:contextcheck // cobra hands each command its context
+	root := newRoot()
 	root.SetArgs(args)
 	c, _, err := root.Find(args)
 	if err != nil || !interruptible(c) {

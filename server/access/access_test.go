@@ -146,7 +146,7 @@ func TestAStreamEndsWithItsCertificateAndWithTheServer(t *testing.T) {
 			}
 			begun, ended := time.Now(), make(chan error, 1)
 			go func() {
-				ended <- a.Stream(nil, openStream{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: api.AgentAPI_Session_FullMethodName}, func(_ any, ss grpc.ServerStream) error { //nolint:contextcheck // the stream has it
+				ended <- a.Stream(nil, openStream{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: api.AgentAPI_Session_FullMethodName}, func(_ any, ss grpc.ServerStream) error {
 					<-ss.Context().Done()
 					if err := ss.RecvMsg(nil); status.Code(err) != c.want { // its reader is told, too
 						t.Errorf("%s: read %v", what, err)

@@ -75,7 +75,7 @@ func (s *followStream) SendMsg(m any) error {
 func (d *desk) follow(ctx context.Context, f *api.DecisionFilter, reads chan struct{}) (s *followStream, done chan error) {
 	s, done = &followStream{ctx: ctx, asked: &api.DecisionsListRequest{Filter: f}, reads: reads}, make(chan error, 1)
 	info := &grpc.StreamServerInfo{FullMethod: "/signet.v1alpha1.Admin/FollowDecisions"}
-	go func() { //nolint:contextcheck // the stream has it
+	go func() {
 		done <- admin.Stream(d.admin)(d.admin, s, info, func(_ any, ss grpc.ServerStream) error {
 			var req api.DecisionsListRequest
 			if err := ss.RecvMsg(&req); err != nil {

@@ -52,7 +52,7 @@ func stand(t *testing.T, v *Views, shape proxy.Shape, agents ...string) *ads.Vie
 		}
 		ctx, end := context.WithCancel(context.WithValue(context.Background(), callerKey{}, name))
 		done := make(chan struct{})
-		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx, shape: shape}) }() //nolint:contextcheck // the stream has it
+		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx, shape: shape}) }()
 		t.Cleanup(func() { end(); <-done })
 		for !view.FollowedBy(name) {
 			time.Sleep(time.Millisecond)

@@ -192,7 +192,7 @@ func (b *Balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	} {
 		req.Header.Set(name, value)
 	}
-	resp, err := c.call(req.Context(), req) //nolint:contextcheck // it is the request's own
+	resp, err := c.call(req.Context(), req)
 	if err != nil {
 		_ = c.Close() // it is of no more use
 		return nil, fmt.Errorf("502: %w", err)
