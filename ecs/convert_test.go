@@ -387,6 +387,36 @@ func TestOptionsThatNoTaskCouldStartWithAreRefused(t *testing.T) {
 	}
 }
 
+// TestNothingButCertificatesOfTheTrustFileIsInADefinition: the whole file is written into it.
+func TestNothingButCertificatesOfTheTrustFileIsInADefinition(t *testing.T) {
+	const begin, secret = "-----BEGIN CERTIFICATE-----\n", "hidden-1"
+	o := options(t)
+	body, _ := strings.CutPrefix(o.Root, begin)
+	for name, text := range map[string]string{
+		"before it":         "password: " + secret + "\n" + o.Root,
+		"between two":       o.Root + secret + "\n" + o.Root,
+		"in its head":       begin + "Key: " + secret + "\n\n" + body,
+		"in a broken one":   begin + secret + "\n" + o.Root,
+		"another broken":    "-----BEGIN PRIVATE KEY-----\n" + secret + "\n" + o.Root,
+		"on its first line": secret + " " + o.Root,
+	} {
+		bad := o
+		bad.Root = text
+		if r, err := ecs.Convert("orders.json", file(t, "orders.json"), bad); err == nil {
+			t.Errorf("%s: it is taken, and in the definition: %v", name, strings.Contains(r.Definition, secret))
+		} else if !strings.Contains(err.Error(), "and nothing else") || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, text := range map[string]string{"two": o.Root + "\n" + o.Root, "of Windows": strings.ReplaceAll(o.Root, "\n", "\r\n"), "on one line": begin + strings.ReplaceAll(strings.TrimSuffix(body, "-----END CERTIFICATE-----\n"), "\n", "") + "\n-----END CERTIFICATE-----"} {
+		good := o
+		good.Root = text
+		if _, err := ecs.Convert("orders.json", file(t, "orders.json"), good); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTheRoleOfTheTaskMayAskForTokensOfThisTrustDomainAlone(t *testing.T) {
 	r := convert(t, "orders.json")
 	if len(r.IAM) != 1 || r.IAM[0].Role != "arn:aws:iam::123456789012:role/orders-task" {

@@ -135,12 +135,13 @@ func (o Options) check() (domain string, err error) {
 // trustDomain is that of root certificates, which are all that the text has: what else is in a file may be a secret.
 func trustDomain(text string) (string, error) {
 	const want = "trust: want the trust domain's root certificate in PEM, ca/root.crt of what `signet init` made"
-	domain := ""
+	domain, read := "", ""
 	for rest := []byte(text); len(strings.TrimSpace(string(rest))) > 0; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
 			return "", errors.New(want + ", and nothing else")
 		}
+		read += string(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", want, err)
@@ -150,8 +151,14 @@ func trustDomain(text string) (string, error) {
 		}
 		domain = c.URIs[0].Host
 	}
-	if domain == "" {
+	switch {
+	case domain == "":
 		return "", errors.New(want)
+	case letters(read) != letters(text): // PEM's reader passes over what is before a block and in its head
+		return "", errors.New(want + ", and nothing else: `openssl x509 -in FILE` writes it without what is before it")
 	}
 	return domain, nil
 }
+
+// letters are those of a text without its spaces and ends of lines.
+func letters(text string) string { return strings.Join(strings.Fields(text), "") }

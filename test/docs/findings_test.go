@@ -53,7 +53,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 
 // findingID is a letter (A3 for the third attack, N4 and N7 for who is new to it), a number and, where two findings share them, a letter or
 // a word that tells them apart; PQ is older than this.
-var findingID = regexp.MustCompile(`^(?:([SUC]|A3-|A5-|A6-|A7-|A9-|N4-|N7-|N11-|N14-|N15-|N16-|N17-|N18-|H5-)([0-9]+)([a-z]?(?: \([^|]+\))?)|PQ)$`)
+var findingID = regexp.MustCompile(`^(?:([SUC]|A3-|A5-|A6-|A7-|A9-|N4-|N7-|N11-|N14-|N15-|N16-|N17-|N18-|N19-|H5-)([0-9]+)([a-z]?(?: \([^|]+\))?)|PQ)$`)
 
 // TestFindingsAreOneTableWithOneRowAnID: a second header in a table is not rendered,
 // and of two rows with one id only one is kept true.
@@ -86,10 +86,10 @@ func TestFindingsAreOneTableWithOneRowAnID(t *testing.T) {
 		place := "z" // after the others
 		if m[1] != "" {
 			number, _ := strconv.Atoi(m[2]) // digits
-			place = fmt.Sprintf("%02d %04d %s", strings.Index("SUCA3-A5-A6-A7-A9-N4-N7-N11-N14-N15-N16-N17-N18-H5-", m[1]), number, m[3])
+			place = fmt.Sprintf("%02d %04d %s", strings.Index("SUCA3-A5-A6-A7-A9-N4-N7-N11-N14-N15-N16-N17-N18-N19-H5-", m[1]), number, m[3])
 		}
 		if place < last {
-			t.Errorf("%s is out of order: S, U, C, A3, A5, A6, A7, A9, N4, N7, N11, N14, N15, N16, N17, N18, H5, each by number and word", id)
+			t.Errorf("%s is out of order: S, U, C, A3, A5, A6, A7, A9, N4, N7, N11, N14, N15, N16, N17, N18, N19, H5, each by number and word", id)
 		}
 		last = place
 		if !strings.Contains(cells[4], "`") && !strings.Contains(cells[4], "none; [decision") {
