@@ -78,6 +78,9 @@ func (t *task) checkEnvoy() {
 
 func (t *task) checkApplication(c *value) {
 	t.checkContainer(c, "dependsOn", "environment", "secrets")
+	if t.beforeEnvoy(c) {
+		t.refuse(t.of(t.envoy, "dependsOn"), t.container(t.envoy, "dependsOn"), "the proxy waits for %s, which is an application and is to wait for its proxy: ECS starts neither then. Take it out here, or name the application by --application", t.literal(c, "name"))
+	}
 	if t.way != ByVariable {
 		return
 	}

@@ -1,6 +1,7 @@
 package ecs_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -125,6 +126,52 @@ func TestWhoWaitsForWhatWaitsForTheEnvoyIsAnApplication(t *testing.T) {
 		if got := environment(container(d, name))["http_proxy"] != nil; got != want {
 			t.Errorf("%s is an application: %v", name, got)
 		}
+	}
+}
+
+// TestNobodyWaitsForAProxyThatWaitsForHim: ECS registers no definition whose containers wait for each other in a circle.
+func TestNobodyWaitsForAProxyThatWaitsForHim(t *testing.T) {
+	envoyWaits := func(text, name string) string {
+		return in(t, text, `"image": "840364872350`, `"dependsOn": [{"containerName": "`+name+`", "condition": "SUCCESS"}], "image": "840364872350`)
+	}
+	waits := `"dependsOn": [{"containerName": "envoy", "condition": "HEALTHY"}],`
+	alone := in(t, file(t, "orders.json"), waits, "")
+	fetch := in(t, in(t, alone, `"portMappings": [{"containerPort": 8080, "protocol": "tcp"}],`, ""), `"containerDefinitions": [`, `"containerDefinitions": [
+        {"name": "fetch", "image": "m:1", "essential": false, "dependsOn": [{"containerName": "first", "condition": "SUCCESS"}]},
+        {"name": "first", "image": "m:1", "essential": false},`)
+	d := definition(t, "x.json", by(t, "", "x.json", envoyWaits(fetch, "fetch")).Definition)
+	for name, want := range map[string]bool{"fetch": false, "first": false, "app": true} {
+		on, _ := json.Marshal(container(d, name)["dependsOn"])
+		if got := strings.Contains(string(on), `"envoy"`); got != want {
+			t.Errorf("%s waits for the proxy: %t", name, got)
+		}
+	}
+	named := options(t)
+	named.Applications = []string{"first"}
+	for name, c := range map[string]struct {
+		text string
+		o    ecs.Options
+	}{
+		"the only one":           {envoyWaits(alone, "app"), options(t)},
+		"one that waits already": {envoyWaits(file(t, "orders.json"), "app"), options(t)},
+		"one that is named":      {envoyWaits(fetch, "fetch"), named},
+	} {
+		if _, err := ecs.Convert("x.json", c.text, c.o); err == nil || !strings.Contains(err.Error(), "containerDefinitions[envoy].dependsOn: the proxy waits for ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnApplicationThatIsNamedTwiceIsOne(t *testing.T) {
+	o := options(t)
+	o.WayOut, o.Applications = ecs.ByVariable, []string{"app"}
+	once, err := ecs.Convert("x.json", file(t, "orders.json"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Applications = []string{"app", "app"}
+	if twice, err := ecs.Convert("x.json", file(t, "orders.json"), o); err != nil || twice.Definition != once.Definition {
+		t.Errorf("%v:\n%s", err, twice.Definition)
 	}
 }
 

@@ -133,20 +133,22 @@ func (t *task) waitsForEnvoy(c *value) *value {
 	return nil
 }
 
-// waitsBehindEnvoy reports whether a container waits for the Envoy, or for one that does, as for a migration.
-func (t *task) waitsBehindEnvoy(c *value, behind []*value) bool {
-	if t.waitsForEnvoy(c) != nil {
-		return true
-	}
+// waitsFor reports whether a container waits for another one, or for one that does, as for a migration.
+func (t *task) waitsFor(c *value, name string, behind ...*value) bool {
 	behind = append(behind, c)
 	return slices.ContainsFunc(t.of(c, "dependsOn").items(), func(on *value) bool {
-		return slices.ContainsFunc(t.containers(), func(other *value) bool {
-			return t.literal(other, "name") == t.literal(on, "containerName") && !slices.Contains(behind, other) && t.waitsBehindEnvoy(other, behind)
+		waited := t.literal(on, "containerName")
+		return waited == name || slices.ContainsFunc(t.containers(), func(other *value) bool {
+			return t.literal(other, "name") == waited && !slices.Contains(behind, other) && t.waitsFor(other, name, behind...)
 		})
 	})
 }
 
-// findApplications: those that are named, else those that wait for the Envoy, else those with ports, else all but helpers.
+// beforeEnvoy reports whether the Envoy waits for a container, which then cannot wait for it.
+func (t *task) beforeEnvoy(c *value) bool { return t.waitsFor(t.envoy, t.literal(c, "name")) }
+
+// findApplications: those that are named, else those that wait for the Envoy, else those with ports, else all but
+// helpers and those for which the Envoy waits.
 func (t *task) findApplications() {
 	if t.gateway {
 		return
@@ -159,16 +161,22 @@ func (t *task) findApplications() {
 				t.refuse(nil, t.at("containerDefinitions"), "there is no container %q that could be the application", name)
 				continue
 			}
-			t.applications = append(t.applications, others[i])
+			if !slices.Contains(t.applications, others[i]) {
+				t.applications = append(t.applications, others[i])
+			}
 		}
 	} else {
+		others = slices.DeleteFunc(others, t.helper)
+		if behind := slices.DeleteFunc(slices.Clone(others), t.beforeEnvoy); len(behind) > 0 { // else it is refused by name
+			others = behind
+		}
 		for _, is := range []func(*value) bool{
-			func(c *value) bool { return t.waitsBehindEnvoy(c, nil) },
+			func(c *value) bool { return t.waitsFor(c, t.name) },
 			func(c *value) bool { return len(t.of(c, "portMappings").items()) > 0 },
 			func(*value) bool { return true },
 		} {
 			if len(t.applications) == 0 {
-				t.applications = slices.DeleteFunc(slices.Clone(others), func(c *value) bool { return t.helper(c) || !is(c) })
+				t.applications = slices.DeleteFunc(slices.Clone(others), func(c *value) bool { return !is(c) })
 			}
 		}
 	}
