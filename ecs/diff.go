@@ -158,7 +158,7 @@ func mayBeSecret(c child) how {
 		if !slices.ContainsFunc(commands, func(ours []string) bool { return slices.Equal(ours, words) }) {
 			return all
 		}
-	case "options", "dockerlabels": // of a log's driver, which may have a token
+	case "options", "driveropts", "dockerlabels", "labels": // of the driver of a log or volume, which may have a token or a password
 		return all
 	}
 	return nothing

@@ -42,6 +42,15 @@ func TestWhatMayBeASecretIsInNoLineThatChanges(t *testing.T) {
 	}
 }
 
+// TestThePasswordOfAVolumeIsInNoLineThatChanges: the agent's volume is put beside it, on its line.
+func TestThePasswordOfAVolumeIsInNoLineThatChanges(t *testing.T) {
+	r := by(t, "", "x.json", in(t, file(t, "orders.json"), `"tags"`, `"volumes": [{"name": "share", "dockerVolumeConfiguration": {"driverOpts": {"o": "password=hidden-1"}, "labels": {"key": "hidden-2"}}}], "tags"`))
+	lines, err := json.Marshal(r.Diff)
+	if err != nil || !strings.Contains(r.Definition, "hidden-1") || !strings.Contains(string(lines), "driverOpts") || strings.Contains(string(lines), "hidden-") {
+		t.Errorf("%v: %s", err, lines)
+	}
+}
+
 func TestObjectsOfDifferentProxiesHaveDifferentNames(t *testing.T) {
 	orders, seen := file(t, "orders.json"), map[string]string{}
 	for _, c := range []struct{ role, proxy, group, binding, account string }{
