@@ -151,7 +151,7 @@ taskDefinition:
 func TestADefinitionThatIsAFunctionIsNoted(t *testing.T) {
 	stack := file(t, "stack.yaml")
 	const other = "  Other:\n    Type: AWS::ECS::TaskDefinition\n    Properties:\n      Family: other\n      ContainerDefinitions: "
-	for containers, noted := range map[string]bool{"!If [A, [{Name: envoy}], []]": true, "[{Name: app, Image: app:1}]": false} {
+	for containers, noted := range map[string]bool{"!If [A, [{Name: envoy}], []]": true, "[{Name: app, Image: app:1}, !If [A, {Name: envoy}, !Ref 'AWS::NoValue']]": true, "[{Name: app, Image: app:1}]": false} {
 		r, err := ecs.Convert("x.yaml", in(t, stack, "  Service:\n", other+containers+"\n  Service:\n"), options(t))
 		if err != nil {
 			t.Fatal(err)

@@ -54,7 +54,7 @@ func (d *document) tasks() ([]*task, error) {
 			all = append(all, t)
 			continue
 		}
-		if t.v == nil || t.v.kind != mapping || t.get("containerDefinitions") == nil || t.get("containerDefinitions").kind != list {
+		if !t.writtenOut() {
 			unknown = append(unknown, "Resources."+c.name)
 		}
 	}
@@ -65,6 +65,12 @@ func (d *document) tasks() ([]*task, error) {
 		return nil, d.errorAt(resources.start, "Resources", "none of its %d AWS::ECS::TaskDefinition has a container with App Mesh's Envoy", found)
 	}
 	return all, nil
+}
+
+// writtenOut reports whether what the containers are is in the text.
+func (t *task) writtenOut() bool {
+	all := t.get("containerDefinitions")
+	return all != nil && all.kind == list && !slices.ContainsFunc(all.items(), func(c *value) bool { return c.kind != mapping })
 }
 
 // key is a name in the spelling of the text.
