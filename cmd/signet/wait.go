@@ -45,8 +45,9 @@ func waitFor(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse,
 	if answer.GetEffect() == nil {
 		return hinted(errors.New("it is stored, but the server does not tell whose proxies it concerns"), "upgrade the server; `signet proxies` shows what each has")
 	}
-	answer.Progress = &api.ProgressResponse{Settled: true}
+	answer.Progress = &api.ProgressResponse{}
 	if len(answer.GetEffect().GetNodes()) == 0 {
+		answer.Progress.Settled = true
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), most)
@@ -57,13 +58,13 @@ func waitFor(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse,
 	}
 	line := newProgress(c)
 	defer line.end()
-	for {
+	for told := false; ; told = true {
 		now, err := stream.Recv()
 		switch {
 		case err == nil:
 			answer.Progress = now
 			line.say(fmt.Sprintf("waiting: %d of %s have it", len(inState(now, api.ProgressResponse_Proxy_APPLIED)), counted(len(now.GetProxies()), "proxy", "proxies")))
-		case errors.Is(err, io.EOF) || status.Code(err) == codes.DeadlineExceeded:
+		case told && (errors.Is(err, io.EOF) || status.Code(err) == codes.DeadlineExceeded): // what it said last counts
 			return nil
 		default:
 			return notKnown(answer, err)

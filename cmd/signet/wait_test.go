@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -125,6 +127,59 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 	err := notKnown(&api.ApplyResponse{Revision: 7}, status.Error(codes.Unavailable, "the server is stopping"))
 	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "it is stored as revision 7, but") {
 		t.Errorf("a server that stops: %v", err)
+	}
+}
+
+// says is a server's that says these, and then ends with an error.
+type says struct {
+	api.AdminClient
+	grpc.ServerStreamingClient[api.ProgressResponse]
+
+	list []*api.ProgressResponse
+	end  error
+}
+
+func (s *says) Progress(context.Context, *api.ProgressRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[api.ProgressResponse], error) {
+	return s, nil
+}
+
+func (s *says) Recv() (*api.ProgressResponse, error) {
+	if len(s.list) == 0 {
+		return nil, s.end
+	}
+	next := s.list[0]
+	s.list = s.list[1:]
+	return next, nil
+}
+
+// A server that takes longer to begin than is waited has said nothing of any proxy.
+func TestAWaitThatHeardNothingDoesNotEndWell(t *testing.T) {
+	late := status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+	has := &api.ProgressResponse{Settled: true, Proxies: []*api.ProgressResponse_Proxy{{Name: "web", State: api.ProgressResponse_Proxy_APPLIED.Enum()}}}
+	for name, c := range map[string]struct {
+		server says
+		want   string
+		code   int
+	}{
+		"nothing in time":     {says{end: late}, "it is stored as revision 7, but whether proxies have it is not known: ", exitUnreachable},
+		"nothing, and an end": {says{end: io.EOF}, "it is stored as revision 7, but whether proxies have it is not known: ", exitFailed},
+		"all is well":         {says{list: []*api.ProgressResponse{has}, end: io.EOF}, "", exitOK},
+		"the last that was":   {says{list: []*api.ProgressResponse{{Settled: false}}, end: late}, "it was still on its way from host to host after 5s", exitFailed},
+	} {
+		answer := &api.ApplyResponse{Revision: 7, Effect: &api.Effect{Nodes: []*api.Effect_Node{{Node: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}}}}}
+		command := &cobra.Command{}
+		command.SetContext(t.Context())
+		command.SetErr(io.Discard)
+		err := waitFor(command, &c.server, answer, 5*time.Second)
+		if err == nil {
+			err = unreached(answer, back(6), 5*time.Second)
+		}
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want) || exitCode(err) != c.code) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if c.code == exitUnreachable && answer.GetProgress().GetSettled() {
+			t.Errorf("%s: the document says that nothing is on its way", name)
+		}
 	}
 }
 
