@@ -187,11 +187,7 @@ func variable(v *value) (string, *value) {
 // shown are variables and properties of which everybody may know what they are.
 func shown(name string) bool {
 	_, ok := appmeshenv.Of(name)
-	switch name {
-	case "http_proxy", "no_proxy", "AppPorts", "ProxyIngressPort", "ProxyEgressPort", "IgnoredUID", "IgnoredGID", "EgressIgnoredIPs", "EgressIgnoredPorts":
-		return true
-	}
-	return ok || strings.HasPrefix(name, "SIGNET_")
+	return ok || name == "http_proxy" || name == "no_proxy" || slices.Contains(properties, name) || strings.HasPrefix(name, "SIGNET_")
 }
 
 // indented is JSON with a line for each value.

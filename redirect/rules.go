@@ -13,7 +13,7 @@ import (
 // Ports and user of App Mesh's, which the platform's own redirection has, too.
 const (
 	DefaultEgressPort  = proxy.DefaultEgressPort
-	DefaultIngressPort = 15000
+	DefaultIngressPort = proxy.DefaultIngressPort
 	DefaultUID         = proxy.DefaultUID
 )
 
