@@ -58,13 +58,13 @@ func waitFor(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse,
 	}
 	line := newProgress(c)
 	defer line.end()
-	for told := false; ; told = true {
+	for heard := false; ; heard = true {
 		now, err := stream.Recv()
 		switch {
 		case err == nil:
 			answer.Progress = now
 			line.say(fmt.Sprintf("waiting: %d of %s have it", len(inState(now, api.ProgressResponse_Proxy_APPLIED)), counted(len(now.GetProxies()), "proxy", "proxies")))
-		case told && (errors.Is(err, io.EOF) || status.Code(err) == codes.DeadlineExceeded): // what it said last counts
+		case heard && (errors.Is(err, io.EOF) || status.Code(err) == codes.DeadlineExceeded): // what it said last counts
 			return nil
 		default:
 			return notKnown(answer, err)
