@@ -40,10 +40,11 @@ func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error
 }
 
 // Decisions asks every connected agent for what it keeps, in parallel, and returns the newest
-// of each in turn, and the agents that did not answer in time.
+// of each in turn, and the agents that did not answer in time. What it is given may be changed when it has
+// returned: the question may wait then for an agent that reads slowly.
 func (r *Sessions) Decisions(ctx context.Context, f *api.DecisionFilter) (list []*api.Decision, silent []string) {
 	asked := questions.Question{ID: rand.Text(), Most: int(f.GetLimit()), Takes: f.Takes, Within: explainDeadline}
-	m := &api.SessionDown{Message: &api.SessionDown_Decisions{Decisions: &api.DecisionsQuestion{Nonce: asked.ID, Filter: f}}}
+	m := &api.SessionDown{Message: &api.SessionDown_Decisions{Decisions: &api.DecisionsQuestion{Nonce: asked.ID, Filter: proto.CloneOf(f)}}}
 	list, silent = r.questions.Ask(ctx, asked, func() []string { return r.send(m) })
 	slices.SortStableFunc(list, api.NewestFirst)
 	return list, silent

@@ -90,6 +90,26 @@ func TestASessionThatEndsByWhatItsAgentSentIsToldToBoth(t *testing.T) {
 	}
 }
 
+// Whoever follows decisions asks again with another filter, while the question before may not be
+// sent yet: what changes while it is encoded is no message, and ended the session.
+func TestAQuestionThatWaitsForASlowAgentStaysAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := sessionsAt(inMemory(), "one", &reports{})
+		slow := streamOf(r, "x", "slow")
+		slow.down = make(chan *api.SessionDown, 1)
+		r.enter(slow)
+		defer r.leave(slow)
+		f := &api.DecisionFilter{Source: "shop/web", Limit: 7}
+		if _, silent := r.Decisions(t.Context(), f); len(silent) != 1 {
+			t.Fatalf("silent are %v", silent)
+		}
+		f.Limit, f.Source = 500, "shop/another"
+		if asked := (<-slow.down).GetDecisions().GetFilter(); asked.GetLimit() != 7 || asked.GetSource() != "shop/web" {
+			t.Errorf("it is asked for %v", asked)
+		}
+	})
+}
+
 func TestNothingIsKeptOfTheConnectionOfAnAgentThatDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := sessionsAt(inMemory(), "one", &reports{})
