@@ -55,7 +55,7 @@ func Server(o Own) (string, error) {
       "name": "signet-server",
       "image": %s,
       "command": ["server", "--config", "/etc/signet/server.yaml"],
-      "environment": [{"name": "SIGNET_SOCKET", "value": "/var/lib/signet/admin.sock"}],
+      "environment": [{"name": "SIGNET_DATA_DIR", "value": "/var/lib/signet"}, {"name": "SIGNET_SOCKET", "value": "/var/lib/signet/admin.sock"}],
       "essential": true,
       "memory": 1024,
       "stopTimeout": %d,
