@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -34,5 +35,39 @@ func TestTheLeastOfAllCgroupsAroundAProcessIsWhatItMayHave(t *testing.T) {
 	}
 	if all := Memory(); all < 64<<20 || all > 1<<50 {
 		t.Errorf("this host has %d", all)
+	}
+}
+
+func TestWhatTheFirstCgroupsAllowIsWhatAProcessMayHave(t *testing.T) {
+	const stat = "cache 4096\nhierarchical_memory_limit %s\nhierarchical_memsw_limit 99\n"
+	host, contained := t.TempDir(), t.TempDir()
+	for at, limit := range map[string]string{
+		filepath.Join(host, "memory"):                        "9223372036854771712",
+		filepath.Join(host, "memory", "ecs", "task", "web"):  "536870912",
+		filepath.Join(host, "memory", "ecs", "task", "next"): "much",
+		filepath.Join(contained, "memory"):                   "536870912", // a container has its own there
+	} {
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, "memory.stat"), fmt.Appendf(nil, stat, limit), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, of := range []struct {
+		root, own string
+		want      int64
+	}{
+		{host, "12:cpu,cpuacct:/ecs\n4:memory:/ecs/task/web\n0::/\n", 512 << 20},
+		{contained, "9:hugetlb,memory:/ecs/task/web\n", 512 << 20},
+		{contained, "9:memory:/../../away\n", 512 << 20},
+		{host, "4:memory:/\n", 9223372036854771712},
+		{host, "4:memory:/ecs/task/next\n", math.MaxInt64},
+		{host, "4:memory\n0::/ecs\n", math.MaxInt64},
+		{t.TempDir(), "4:memory:/ecs\n", math.MaxInt64},
+	} {
+		if got := ofFirstCgroups([]byte(of.own), of.root); got != of.want {
+			t.Errorf("%q: %d, not %d", of.own, got, of.want)
+		}
 	}
 }
