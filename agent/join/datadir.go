@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +65,9 @@ func OpenDir(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
+	if err := unshare(path); err != nil {
+		return nil, err
+	}
 	if err := private.SecretTree(path, private.Self()); err != nil {
 		return nil, err
 	}
@@ -81,6 +85,35 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{path: path, held: f}, nil
 }
 
+// unshare takes from others what they may read of an empty folder of our own, as container runtimes make one
+// that is to be mounted and missing (root, 0755). Any other folder is left as it is, for [private.SecretTree] to judge.
+func unshare(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil // a link, which is judged with where it leads
+	}
+	defer func() { _ = f.Close() }() // only read
+	if !emptyAndShared(f) {
+		return nil
+	}
+	return f.Chmod(0o700)
+}
+
+// emptyAndShared reports whether a folder is our own and empty, and others may read it: nothing was in it that they
+// could have read, and since they cannot write to it, they have put nothing there.
+func emptyAndShared(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	mode, owner := info.Mode().Perm(), info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // Linux
+	if mode&0o022 != 0 || mode&0o055 == 0 || owner.Uid != private.Self() {
+		return false
+	}
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
+}
+
 // Close lets go of it.
 func (d *Dir) Close() { _ = d.held.Close() } // only opened
 
@@ -93,7 +126,14 @@ func (d *Dir) Writable() error {
 // CheckDir looks at a folder that is there without locking it: whether the host has
 // joined from it, or an agent runs by it.
 func CheckDir(path string) (joined, running bool, err error) {
-	if err := private.SecretTree(path, private.Self()); err != nil {
+	check := private.SecretTree
+	if f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0); err == nil {
+		if emptyAndShared(f) { // a start would close it
+			check = private.Folder
+		}
+		_ = f.Close() // only read
+	}
+	if err := check(path, private.Self()); err != nil {
 		return false, false, err
 	}
 	if err := private.Writable(path); err != nil {

@@ -249,6 +249,52 @@ func TestARefusalOfAHostThatJoinedSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// Container runtimes make a folder that is to be mounted and missing with mode 0755.
+func TestAnEmptyFolderThatOthersMayReadIsClosedAndNoOther(t *testing.T) {
+	for what, of := range map[string]struct {
+		mode  os.FileMode
+		file  bool
+		taken bool
+	}{
+		"as a container runtime makes it":      {0o755, false, true},
+		"with something in it":                 {0o755, true, false},
+		"to which others may write":            {0o777, false, false},
+		"to which its group may write":         {0o770, false, false},
+		"that is closed, with something in it": {0o700, true, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := ownFolder(t)
+			if of.file {
+				if err := os.WriteFile(filepath.Join(path, "note"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(path, of.mode); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := CheckDir(path); (err == nil) != of.taken {
+				t.Errorf("a check: %v", err)
+			}
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != of.mode {
+				t.Errorf("a check left %v, %v", info.Mode(), err)
+			}
+			dir, err := OpenDir(path)
+			if err == nil {
+				dir.Close()
+			}
+			if (err == nil) != of.taken {
+				t.Errorf("a start: %v", err)
+			}
+			if of.taken {
+				of.mode = 0o700
+			}
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != of.mode {
+				t.Errorf("a start left %v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
 func TestOneAgentHasAFolderAtATime(t *testing.T) {
 	path := ownFolder(t)
 	dir, err := OpenDir(path)
