@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,80 +22,6 @@ import (
 	"signet.example/test/parts"
 )
 
-// definition is what tests read of a task definition, as JSON or in a template of CloudFormation.
-type definition struct {
-	ContainerDefinitions []container        `json:"containerDefinitions" yaml:"ContainerDefinitions"`
-	ProxyConfiguration   proxyConfiguration `json:"proxyConfiguration" yaml:"ProxyConfiguration"`
-}
-
-type container struct {
-	Name        string   `yaml:"Name"`
-	Command     []string `yaml:"Command"`
-	Environment []struct {
-		Name  string `yaml:"Name"`
-		Value string `yaml:"Value"`
-	} `yaml:"Environment"`
-	HealthCheck struct {
-		Command  []string `yaml:"Command"`
-		Interval int      `yaml:"Interval"` // seconds
-	} `json:"healthCheck" yaml:"HealthCheck"`
-}
-
-func (d definition) container(t *testing.T, name string) container {
-	t.Helper()
-	i := slices.IndexFunc(d.ContainerDefinitions, func(c container) bool { return c.Name == name })
-	if i < 0 {
-		t.Fatalf("no container %s", name)
-	}
-	return d.ContainerDefinitions[i]
-}
-
-// environ is what its environment has, and what the platform or the test gives it beside that.
-func (c container) environ(beside map[string]string) []string {
-	var all []string
-	for _, e := range c.Environment {
-		all = append(all, e.Name+"="+e.Value)
-	}
-	for name, value := range beside {
-		all = append(all, name+"="+value)
-	}
-	return all
-}
-
-// relay has what listens at a loopback address of this host listen there on the n-th host, too.
-func relay(t *testing.T, host int, address string) {
-	t.Helper()
-	var l net.Listener
-	parts.FromHost(t, host, func() {
-		var err error
-		if l, err = net.Listen("tcp", address); err != nil {
-			t.Error(err)
-		}
-	})
-	if l == nil {
-		t.FailNow()
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() { // ends by Close
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { // ends with either end
-				defer func() { _ = from.Close() }()
-				to, err := new(net.Dialer).DialContext(context.WithoutCancel(t.Context()), "tcp", address)
-				if err != nil {
-					return
-				}
-				defer func() { _ = to.Close() }()
-				go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
-				_, _ = io.Copy(from, to)
-			}()
-		}
-	}()
-}
-
 // A definition of App Mesh's is converted, its objects are applied, and its containers are run as
 // they stand there, with what the platform redirects by it and without: the task joins by its role,
 // is healthy, serves and calls out, and is stopped in the order of ECS under load without a failed
@@ -110,7 +34,7 @@ func TestAConvertedTaskDefinitionJoinsServesAndIsStoppedInItsOrder(t *testing.T)
 		t.Fatalf("%v: %s", err, out)
 	}
 	aws := parts.NewSTS(t, "123456789012")
-	relay(t, 2, strings.TrimPrefix(aws.URL(), "http://"))
+	parts.Relay(t, 2, strings.TrimPrefix(aws.URL(), "http://"))
 	c := converting{aws: aws, role: aws.ARN("orders-task")}
 	c.w = meshtest.Start(t, meshtest.Options{
 		Listen: parts.ThisHost + ":0", Nodes: []string{"front", "web"}, Binds: map[string]string{"web": parts.ThisHost, "front": frontHost}, NoAgent: true,
@@ -139,7 +63,7 @@ type converting struct {
 	image image
 }
 
-func (c *converting) convert(t *testing.T, way ecs.WayOut) (d definition) {
+func (c *converting) convert(t *testing.T, way ecs.WayOut) (d parts.TaskDefinition) {
 	t.Helper()
 	text, err := os.ReadFile("../../ecs/testdata/orders.json")
 	root, err2 := os.ReadFile(filepath.Join(c.w.ServerDir(), "ca", "root.crt"))
@@ -161,7 +85,7 @@ func (c *converting) convert(t *testing.T, way ecs.WayOut) (d definition) {
 	if err := json.Unmarshal([]byte(made.Definition), &d); err != nil {
 		t.Fatal(err)
 	}
-	if d.ProxyConfiguration.redirects() != (way == ecs.ByRedirection) {
+	if d.ProxyConfiguration.Redirects() != (way == ecs.ByRedirection) {
 		t.Fatalf("the platform is told to redirect %+v", d.ProxyConfiguration)
 	}
 	// The proxy is of one task definition, by what ECS says; the task's address is another than the server sees.
@@ -183,13 +107,13 @@ func onECS(t *testing.T, host int, family, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	relay(t, host, u.Host)
+	parts.Relay(t, host, u.Host)
 	return at
 }
 
 func (c *converting) run(t *testing.T, way ecs.WayOut) {
 	d := c.convert(t, way)
-	proxy, app, stop := d.container(t, "envoy"), d.container(t, "app"), d.container(t, "signet-stop")
+	proxy, app, stop := d.Container(t, "envoy"), d.Container(t, "app"), d.Container(t, "signet-stop")
 	name := "converted-" + string(way)
 	k := &task{t: t, host: 2, image: c.image, platform: d.ProxyConfiguration, dir: filepath.Join(c.w.Dir, name), ended: make(chan struct{})}
 	k.redirect("up")
@@ -199,7 +123,7 @@ func (c *converting) run(t *testing.T, way ecs.WayOut) {
 		"PATH": os.Getenv("PATH"), "SIGNET_SOCKET_DIR": k.path("run"), "SIGNET_DATA_DIR": k.path("data"), "SIGNET_ENVOY": k.image.envoy,
 		"SIGNET_JOIN_AWS_TASK_ENDPOINT": c.aws.URL(), "SIGNET_DRAIN_TIME": "1s", "ECS_CONTAINER_METADATA_URI_V4": onECS(t, k.host, "orders", taskAddress),
 	})
-	k.start(proxy.Command, proxy.environ(given))
+	k.start(proxy.Command, proxy.Environ(given))
 	eventually(t, 30*time.Second, "its health check succeeds", func() bool {
 		_, err := k.signet(append(slices.Clone(proxy.HealthCheck.Command[2:]), "--socket-dir", k.path("run"))...)
 		return err == nil
@@ -223,7 +147,7 @@ func (c *converting) run(t *testing.T, way ecs.WayOut) {
 }
 
 // callsAs has a task's client call as the variables of its container say.
-func (k *task) callsAs(app container) {
+func (k *task) callsAs(app parts.ContainerDefinition) {
 	k.t.Helper()
 	var to *url.URL
 	for _, e := range app.Environment {
@@ -234,7 +158,7 @@ func (k *task) callsAs(app container) {
 			}
 		}
 	}
-	if (to == nil) != k.platform.redirects() {
+	if (to == nil) != k.platform.Redirects() {
 		k.t.Fatalf("http_proxy of the application is %v", to)
 	}
 	k.caller.Transport.(*http.Transport).Proxy = http.ProxyURL(to)

@@ -7,35 +7,15 @@ import (
 	"signet.example/test/parts"
 )
 
-// proxyConfiguration is what a task's platform redirects: ECS leads connections of its network
-// namespace to its proxy by rules of the kernel, which nobody in the task has the right to make.
-type proxyConfiguration struct {
-	Properties []struct {
-		Name  string `yaml:"Name"`
-		Value string `yaml:"Value"`
-	} `yaml:"ProxyConfigurationProperties"`
-}
-
-// flagsOfRedirect are those of `signet redirect` that its properties are.
-var flagsOfRedirect = map[string]string{
-	"IgnoredUID": "--ignore-uid", "AppPorts": "--app-port", "ProxyIngressPort": "--ingress-port", "ProxyEgressPort": "--egress-port",
-	"EgressIgnoredIPs": "--ignore-address", "EgressIgnoredPorts": "--ignore-port",
-}
-
-// redirects reports whether anything is redirected.
-func (p proxyConfiguration) redirects() bool { return len(p.Properties) > 0 }
-
 // redirect does what the platform does for a task that is redirected, as root of its network namespace: up, down or check.
 func (k *task) redirect(do string) {
 	k.t.Helper()
-	if !k.platform.redirects() {
+	if !k.platform.Redirects() {
 		return
 	}
 	words := append(strings.Fields(parts.OnHost(k.host)), k.image.signet, "redirect", do)
-	for _, p := range k.platform.Properties {
-		if p.Value != "" && do != "down" {
-			words = append(words, flagsOfRedirect[p.Name], p.Value)
-		}
+	if do != "down" {
+		words = append(words, k.platform.Flags()...)
 	}
 	if out, err := exec.CommandContext(k.t.Context(), words[0], words[1:]...).CombinedOutput(); err != nil {
 		k.t.Errorf("redirect %s: %v: %s", do, err, out)

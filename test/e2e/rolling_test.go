@@ -57,7 +57,7 @@ type revision interface {
 // rolled is a service of which one task runs at a time, and two while it is deployed.
 type rolled struct {
 	name     string
-	def      definition
+	def      parts.TaskDefinition
 	balancer *alb.Balancer
 	now      revision
 	stopping sync.WaitGroup
@@ -435,7 +435,7 @@ func newRolling(t *testing.T) *rolling {
 		posts: posts{came: map[string]int{}}, names: names{at: map[string][]netip.Addr{}},
 	}
 	for n := 2; n <= 10; n++ {
-		relay(t, n, strings.TrimPrefix(r.aws.URL(), "http://"))
+		parts.Relay(t, n, strings.TrimPrefix(r.aws.URL(), "http://"))
 		r.hosts <- n
 	}
 	manifests, roles := meshtest.Mesh(), []string{}
@@ -451,10 +451,10 @@ func newRolling(t *testing.T) *rolling {
 		ServerExtra: "join: {aws_task: {accounts: [{account: \"123456789012\", issuer: " + r.aws.Issuer() + ", roles: [" + strings.Join(roles, ", ") + "]}]}}\n",
 	})
 	r.image = image{r.w.Place(r.w.Program(), "signet-task"), r.w.PlaceEnvoy()}
-	for name, def := range map[string]definition{ // two as the platform redirects, one without
+	for name, def := range map[string]parts.TaskDefinition{ // two as the platform redirects, one without
 		"orders": r.convert("orders.json"), "catalog": r.convert("catalog.json", "--way-out", "http_proxy"), "checkout": r.convert("checkout.yaml"),
 	} {
-		if def.ProxyConfiguration.redirects() != (name != "catalog") {
+		if def.ProxyConfiguration.Redirects() != (name != "catalog") {
 			t.Fatalf("the platform of %s is told to redirect %+v", name, def.ProxyConfiguration)
 		}
 		r.by[name] = &rolled{name: name, def: def, balancer: alb.NewBalancer(balancerHost, "/up")}

@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
@@ -30,7 +29,7 @@ import (
 const mostLines = 12
 
 // convert has a definition converted by the command, and applies the objects that it writes.
-func (r *rolling) convert(file string, more ...string) (d definition) {
+func (r *rolling) convert(file string, more ...string) (d parts.TaskDefinition) {
 	t := r.t
 	t.Helper()
 	server, err := r.w.Addresses(r.w.ServerDir())
@@ -52,23 +51,7 @@ func (r *rolling) convert(file string, more ...string) (d definition) {
 		t.Errorf("%s: %d lines are written", file, made.Written)
 	}
 	r.w.Apply(made.Objects)
-	if strings.HasSuffix(file, ".json") {
-		err = json.Unmarshal([]byte(made.Definition), &d)
-	} else {
-		var template struct {
-			Resources map[string]struct {
-				Properties definition `yaml:"Properties"`
-			} `yaml:"Resources"`
-		}
-		err = yaml.Unmarshal([]byte(made.Definition), &template)
-		for _, of := range template.Resources {
-			d = of.Properties
-		}
-	}
-	if err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
-	return d
+	return parts.ReadTaskDefinition(t, file, made.Definition)
 }
 
 // convertedTask is a task of a converted definition.
@@ -83,7 +66,7 @@ type convertedTask struct {
 // container that is stopped first when that has started.
 func (r *rolling) converted(s *rolled) revision {
 	host := <-r.hosts
-	proxy, stop := s.def.container(r.t, "envoy"), s.def.container(r.t, "signet-stop")
+	proxy, stop := s.def.Container(r.t, "envoy"), s.def.Container(r.t, "signet-stop")
 	k := &task{
 		t: r.t, host: host, image: r.image, platform: s.def.ProxyConfiguration,
 		dir: filepath.Join(r.w.Dir, fmt.Sprintf("%s-%d", s.name, s.started)), ended: make(chan struct{}),
@@ -95,7 +78,7 @@ func (r *rolling) converted(s *rolled) revision {
 		"ECS_CONTAINER_METADATA_URI_V4": onECS(r.t, host, s.name, addressOf(host)),
 	})
 	begun := time.Now()
-	k.start(proxy.Command, proxy.environ(given))
+	k.start(proxy.Command, proxy.Environ(given))
 	r.w.Await(s.name+" is HEALTHY", time.Minute, func() error {
 		time.Sleep(time.Duration(proxy.HealthCheck.Interval) * time.Second) // ECS waits so long before each
 		_, err := k.signet(append(slices.Clone(proxy.HealthCheck.Command[2:]), "--socket-dir", k.path("run"))...)

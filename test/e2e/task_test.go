@@ -40,7 +40,7 @@ type task struct {
 	image image
 	// platform is what is redirected to the pair. Without it the application listens on
 	// 127.0.0.1 and calls by http_proxy, with it as if there were no proxy.
-	platform proxyConfiguration
+	platform parts.ProxyConfiguration
 	dir      string
 	cmd      *exec.Cmd
 	out      string // file of its standard output and error
@@ -165,7 +165,7 @@ func (k *task) stopper(command ...string) (stop func() (string, error)) {
 func (k *task) serve(app http.Handler) {
 	k.t.Helper()
 	at, way := "127.0.0.1", http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:15001"})
-	if k.platform.redirects() {
+	if k.platform.Redirects() {
 		at, way = "0.0.0.0", nil
 		k.routed()
 	}

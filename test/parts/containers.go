@@ -19,10 +19,15 @@ import (
 
 // Podman is a real container runtime, with all of its files in a folder of the test's own.
 type Podman struct {
-	t       testing.TB
-	program string
-	env     []string
+	t        testing.TB
+	program  string
+	dir      string
+	accounts *accounts // nil where nothing is counted
+	env      []string
 }
+
+// cgroups is where their file systems are.
+const cgroups = "/sys/fs/cgroup"
 
 // BareImage has links to the host's programs and libraries, which each container mounts.
 const BareImage = "localhost/bare"
@@ -45,7 +50,7 @@ static_dir = "DIR/static"
 volume_path = "DIR/volumes"
 `
 	storageConf = `[storage]
-driver = "vfs"
+driver = "DRIVER"
 graphroot = "DIR/storage"
 runroot = "DIR/run-storage"
 `
@@ -55,18 +60,31 @@ runroot = "DIR/run-storage"
 // cgroup v2 alone is mounted there, as on a host of today.
 func Containers(t testing.TB) *Podman {
 	t.Helper()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(cgroups, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		if err := unix.Mount("none", cgroups, "cgroup2", 0, ""); err != nil {
+			Missing(t, "cgroup v2: "+err.Error())
+		}
+	}
+	p := containers(t, "vfs", false)
+	t.Cleanup(func() {
+		if err := removeCgroups(filepath.Join(cgroups, "libpod_parent")); err != nil {
+			t.Error(err)
+		}
+	})
+	p.begin()
+	return p
+}
+
+// containers is a runtime with a driver of its storage, which is in memory or not, and without images.
+func containers(t testing.TB, storage string, inMemory bool) *Podman {
+	t.Helper()
 	if os.Getenv(otherHosts) == "" {
 		t.Fatal("containers are started on a host of the test's own")
 	}
 	dir, err := os.MkdirTemp("", "pod")
 	if err != nil {
 		t.Fatal(err)
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		if err := unix.Mount("none", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
-			Missing(t, "cgroup v2: "+err.Error())
-		}
 	}
 	// What it keeps elsewhere is gone with this host, such as which addresses are given: a run that
 	// was killed gives none back.
@@ -75,24 +93,36 @@ func Containers(t testing.TB) *Podman {
 			t.Fatal(err)
 		}
 	}
-	p := &Podman{t: t, program: Program(t, "podman"), env: append(os.Environ(), "HOME="+dir)}
+	p := &Podman{t: t, program: Program(t, "podman"), dir: dir, env: append(os.Environ(), "HOME="+dir)}
+	if inMemory {
+		if err := errors.Join(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711"), os.Mkdir(filepath.Join(dir, "tmp"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		p.env = append(p.env, "TMPDIR="+filepath.Join(dir, "tmp"))
+	}
 	for name, text := range map[string]string{"CONTAINERS_CONF": containersConf, "CONTAINERS_STORAGE_CONF": storageConf} {
 		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "DIR", dir)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(strings.NewReplacer("DIR", dir, "DRIVER", storage).Replace(text)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p.env = append(p.env, name+"="+file)
 	}
-	t.Cleanup(func() {
+	return p
+}
+
+// begin has all containers removed at the end, before what was cleaned up by then, and makes the image.
+func (p *Podman) begin() {
+	p.t.Cleanup(func() {
 		_, pods := p.Try("pod", "rm", "--all", "--force", "--time", "0")
 		_, _ = p.Try("rm", "--all", "--force", "--time", "0") // all in whose network no other is
 		_, all := p.Try("rm", "--all", "--force", "--time", "0")
-		if err := errors.Join(pods, all, removeCgroups("/sys/fs/cgroup/libpod_parent"), os.RemoveAll(dir)); err != nil {
-			t.Error(err)
+		_ = unix.Unmount(filepath.Join(p.dir, "storage", "overlay"), unix.MNT_DETACH) // where that driver has mounted it
+		_ = unix.Unmount(p.dir, unix.MNT_DETACH)                                      // where it is in memory
+		if err := errors.Join(pods, all, os.RemoveAll(p.dir)); err != nil {
+			p.t.Error(err)
 		}
 	})
-	p.importBare(filepath.Join(dir, "bare.tar"))
-	return p
+	p.importBare(filepath.Join(p.dir, "bare.tar"))
 }
 
 // importBare makes the image: what a container is given of the host lies at the same
@@ -120,7 +150,7 @@ func (p *Podman) must(err error) {
 
 // Try runs one command, and returns what it printed.
 func (p *Podman) Try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.program, args...)
 	cmd.Env = p.env

@@ -89,6 +89,9 @@ func OnAnotherHost() string { return OnHost(2) }
 // OnHost is the beginning of a command line that runs on the n-th host, of which the first is this one.
 func OnHost(n int) string { return "ip netns exec " + strings.Fields(os.Getenv(otherHosts))[n-2] }
 
+// NetNS is the file of the network namespace that is the n-th host, of which the second is the first other one.
+func NetNS(n int) string { return "/run/netns/" + strings.Fields(os.Getenv(otherHosts))[n-2] }
+
 // FromAnotherHost is [FromHost] of the second one.
 func FromAnotherHost(t testing.TB, f func()) {
 	t.Helper()
@@ -99,7 +102,7 @@ func FromAnotherHost(t testing.TB, f func()) {
 // one, for the calling goroutine only.
 func FromHost(t testing.TB, n int, f func()) {
 	t.Helper()
-	ns, err := os.Open("/run/netns/" + strings.Fields(os.Getenv(otherHosts))[n-2])
+	ns, err := os.Open(NetNS(n))
 	if err != nil {
 		t.Fatal(err)
 	}
