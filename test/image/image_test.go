@@ -47,6 +47,9 @@ var once string
 const onHost = "SIGNET_TEST_IMAGES"
 
 func TestMain(m *testing.M) {
+	if of := os.Getenv(applicationEnv); of != "" {
+		os.Exit(application(of))
+	}
 	code := m.Run()
 	if once != "" {
 		_ = os.RemoveAll(once)

@@ -159,7 +159,7 @@ func (p *Podman) programs(dir string) (all int64) {
 func (p *Podman) Folder(name string) string {
 	p.t.Helper()
 	dir := filepath.Join(p.dir, name)
-	p.must(errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755))) //nolint:gosec // as a host's root
+	p.must(errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)))
 	return dir
 }
 
