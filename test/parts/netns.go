@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,7 +51,16 @@ func SeveralHosts(t *testing.T, name string, count int) bool {
 	for i := range count {
 		ns := fmt.Sprintf("sg%d%c", os.Getpid(), 'a'+i)
 		run(t.Context(), "netns", "add", ns)
-		t.Cleanup(func() { run(context.WithoutCancel(t.Context()), "netns", "del", ns) })
+		t.Cleanup(func() {
+			// What a run that was killed left there, such as containers, which are nobody's children.
+			left, _ := exec.CommandContext(context.WithoutCancel(t.Context()), ip, "netns", "pids", ns).Output()
+			for _, pid := range strings.Fields(string(left)) {
+				if n, err := strconv.Atoi(pid); err == nil {
+					_ = unix.Kill(n, unix.SIGKILL) // or it has ended a moment ago
+				}
+			}
+			run(context.WithoutCancel(t.Context()), "netns", "del", ns)
+		})
 		run(t.Context(), "-n", ns, "link", "set", "lo", "up")
 		hosts = append(hosts, ns)
 	}
