@@ -21,6 +21,8 @@ type Line struct {
 	// Path and Reason are of the change that the line is of.
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
+	// Also are the other changes of the line: of a compact text many stand on one.
+	Also []Change `json:"also,omitempty"`
 }
 
 // diff has the lines that differ, with the values of variables hidden that may be secrets.
@@ -37,7 +39,7 @@ func (r *Result) diff(was, made *document, written spans) {
 		i, j := h.FromLine, h.ToLine
 		for _, l := range h.Lines {
 			line := Line{Text: strings.TrimRight(l.Content, "\r\n")}
-			var why *Change
+			var why []Change
 			if l.Kind == udiff.Delete {
 				line.Op, line.Number = "-", i
 				why = removed.of(before, i, len(was.text))
@@ -49,8 +51,8 @@ func (r *Result) diff(was, made *document, written spans) {
 				j++
 				r.Written++
 			}
-			if why != nil {
-				line.Path, line.Reason = why.Path, why.Reason
+			if len(why) > 0 {
+				line.Path, line.Reason, line.Also = why[0].Path, why[0].Reason, why[1:]
 			}
 			r.Diff = append(r.Diff, line)
 		}
@@ -83,18 +85,28 @@ func starts(text string) []int {
 	return all
 }
 
-// of is why a line is not as it was, nil where nothing of its own changed.
-func (s spans) of(starts []int, line, end int) *Change {
+// of are why a line is not as it was, in the order of the line; none where nothing of its own changed.
+// What only comes behind something on the line is why where there is nothing else.
+func (s spans) of(starts []int, line, end int) []Change {
 	begin := starts[line-1]
 	if line < len(starts) {
 		end = starts[line]
 	}
-	for _, x := range s {
-		if x.why != nil && x.start < end && x.end > begin {
-			return x.why
+	on := slices.Clone(s)
+	on = slices.DeleteFunc(on, func(x span) bool { return x.why == nil || x.start >= end || x.end <= begin })
+	if own := slices.DeleteFunc(slices.Clone(on), func(x span) bool { return x.behind }); len(own) > 0 {
+		on = own
+	} else if len(on) > 1 {
+		on = on[:1]
+	}
+	slices.SortStableFunc(on, func(a, b span) int { return a.start - b.start })
+	var all []Change
+	for _, x := range on {
+		if !slices.Contains(all, *x.why) {
+			all = append(all, *x.why)
 		}
 	}
-	return nil
+	return all
 }
 
 // hidden is the text without values of variables that are neither App Mesh's nor Signet's: they

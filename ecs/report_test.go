@@ -1,8 +1,10 @@
 package ecs_test
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,6 +160,34 @@ func TestADefinitionThatIsAFunctionIsNoted(t *testing.T) {
 		}
 		if strings.Contains(strings.Join(r.Notes, "\n"), "Resources.Other: its containers") != noted || !strings.Contains(r.Definition, other+containers+"\n") {
 			t.Errorf("%s: %q", containers, r.Notes)
+		}
+	}
+}
+
+// TestEachChangeIsToldWhateverStandsOnALine: of a compact text a line has many, and had the reason of one.
+func TestEachChangeIsToldWhateverStandsOnALine(t *testing.T) {
+	for _, c := range cases {
+		texts := map[string]string{c.file: file(t, c.file)}
+		if strings.HasSuffix(c.file, ".json") {
+			var b bytes.Buffer
+			if err := json.Compact(&b, []byte(texts[c.file])); err != nil {
+				t.Fatal(err)
+			}
+			texts["compact.json"] = b.String()
+			texts["twolines.json"] = "{\n" + b.String()[1:]
+			texts["compact.yaml"] = b.String()
+		}
+		for name, text := range texts {
+			r := by(t, "", name, text)
+			var told []ecs.Change
+			for _, l := range r.Diff {
+				told = append(append(told, ecs.Change{Path: l.Path, Reason: l.Reason}), l.Also...)
+			}
+			for _, want := range r.Changes {
+				if !slices.Contains(told, want) {
+					t.Errorf("%s of %s: nothing says %s: %s", name, c.file, want.Path, want.Reason)
+				}
+			}
 		}
 	}
 }

@@ -128,7 +128,7 @@ type writer struct {
 func (w *writer) because(why *Change, text string) {
 	at := w.b.Len()
 	w.b.WriteString(text)
-	w.out = append(w.out, span{at, w.b.Len(), why})
+	w.out = append(w.out, span{start: at, end: w.b.Len(), why: why})
 }
 
 func (w *writer) value(v *value) {
@@ -267,6 +267,7 @@ func (w *writer) blockOf(v *value) {
 type span struct {
 	start, end int
 	why        *Change
+	behind     bool // it is as it was, and something new comes behind it
 }
 
 type spans []span
@@ -274,7 +275,7 @@ type spans []span
 // gone are the parts of the old text that are not in the new one, or have something new behind them.
 func (v *value) gone() spans {
 	if v.become != "" {
-		return spans{{v.start, v.end, v.why}}
+		return spans{{start: v.start, end: v.end, why: v.why}}
 	}
 	var all spans
 	for _, x := range v.inserts {
@@ -282,14 +283,14 @@ func (v *value) gone() spans {
 		if x.after >= 0 {
 			at = v.children[x.after].val.end
 		}
-		all = append(all, span{at - 1, at, x.why})
+		all = append(all, span{start: at - 1, end: at, why: x.why, behind: true})
 	}
 	for _, c := range v.children {
 		switch {
 		case c.gone != nil:
-			all = append(all, span{c.start, c.val.end, c.gone})
+			all = append(all, span{start: c.start, end: c.val.end, why: c.gone})
 		case c.val.become != "":
-			all = append(all, span{c.start, c.val.end, c.val.why})
+			all = append(all, span{start: c.start, end: c.val.end, why: c.val.why})
 		default:
 			all = append(all, c.val.gone()...)
 		}

@@ -110,29 +110,42 @@ func inputOf(c *cobra.Command, name string) ([]byte, error) {
 	return readBounded(c.Context(), name)
 }
 
-// printLines writes what changes, what has one reason under that.
+// printLines writes what changes, what has the same reasons under them.
 func printLines(c *cobra.Command, r *ecs.Result) error {
 	on := colors(c, c.OutOrStdout())
-	said := ""
+	var said []string
 	for _, l := range r.Diff {
-		why := "# " + l.Reason
-		if l.Path != "" {
-			why = "# " + l.Path + ": " + l.Reason
+		var text strings.Builder
+		whys := reasonsOf(l)
+		for _, why := range whys {
+			if !slices.Contains(said, why) {
+				text.WriteString(printable(why) + "\n")
+			}
 		}
+		said = whys
 		color := red
 		if l.Op == "+" {
 			color = green
 		}
-		text := paint(on, color, fmt.Sprintf("%s%5d  %s", l.Op, l.Number, printable(l.Text))) + "\n"
-		if why != said {
-			text = printable(why) + "\n" + text
-		}
-		said = why
-		if _, err := io.WriteString(c.OutOrStdout(), text); err != nil {
+		text.WriteString(paint(on, color, fmt.Sprintf("%s%5d  %s", l.Op, l.Number, printable(l.Text))) + "\n")
+		if _, err := io.WriteString(c.OutOrStdout(), text.String()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// reasonsOf are those of a line, as comments.
+func reasonsOf(l ecs.Line) []string {
+	var all []string
+	for _, why := range append([]ecs.Change{{Path: l.Path, Reason: l.Reason}}, l.Also...) {
+		text := "# " + why.Reason
+		if why.Path != "" {
+			text = "# " + why.Path + ": " + why.Reason
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 // tellConverted writes, for people, what goes with a definition; a standard error that is gone is ignored.
