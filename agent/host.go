@@ -242,7 +242,7 @@ func checkParent(path string) error {
 
 // checkWays checks whether a host that has not joined has what it takes.
 func (c Config) checkWays() error {
-	err := c.ways().Check(time.Now())
+	err := c.ways().Check(c.TrustDomain, time.Now())
 	if errors.Is(err, join.ErrNoToken) {
 		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
 	}

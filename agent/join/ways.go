@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"signet.example/attestation/jointoken"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/private"
@@ -57,8 +59,9 @@ func (w Ways) Take(stdin io.Reader) (Ways, error) {
 	return w, os.Unsetenv(tokenEnv)
 }
 
-// Check checks whether a host that has not joined has what it takes, as things are now.
-func (w Ways) Check(now time.Time) error {
+// Check checks whether a host that has not joined has what it takes, as things are now, to join
+// the trust domain of the configuration; where that is "" it is the one of the root.
+func (w Ways) Check(trustDomain string, now time.Time) error {
 	if w.TokenFile == "-" {
 		return nil // it is there when it is read
 	}
@@ -66,7 +69,18 @@ func (w Ways) Check(now time.Time) error {
 	if _, err := w.read(); err != nil {
 		return err
 	}
-	return w.Own.Current(now)
+	root, err := w.trusted()
+	if err != nil {
+		return err
+	}
+	of := domainOf(root)
+	if td, err := spiffeid.TrustDomainFromString(trustDomain); err == nil {
+		if of != "" && of != td.Name() {
+			return fmt.Errorf("trust_domain: it is %s, and the root in %s is that of %s: correct one of them", td.Name(), cmp.Or(w.Trust, "trust_pem"), of)
+		}
+		of = td.Name()
+	}
+	return w.Own.Current(of, now)
 }
 
 // way is by what a host joins a trust domain, which it knows by the pin of its root.
@@ -80,10 +94,11 @@ type way struct {
 
 // read finds the way; ErrNoToken means that there is none.
 func (w Ways) read() (way, error) {
-	pin, err := w.trusted()
+	root, err := w.trusted()
 	if err != nil {
 		return way{}, err
 	}
+	pin := pinOf(root)
 	own, err := w.Own.Evidence()
 	if err != nil {
 		return way{}, err
@@ -102,28 +117,27 @@ func (w Ways) read() (way, error) {
 	return way{nodes.Token(token), token.Pin[:], ErrNoToken, &TokenError{errors.New("is it another server's token?")}}, nil
 }
 
-// trusted is the pin of the root that the operator names, nil for none.
-func (w Ways) trusted() ([]byte, error) {
+// trusted is the root that the operator names, nil for none.
+func (w Ways) trusted() (*x509.Certificate, error) {
 	if w.TrustPEM != "" {
-		pin, err := pinIn([]byte(w.TrustPEM))
+		root, err := rootIn([]byte(w.TrustPEM))
 		if err != nil {
 			return nil, fmt.Errorf("trust_pem: %w", err)
 		}
-		return pin, nil
+		return root, nil
 	}
-	pin, err := pinOf(w.Trust)
+	root, err := rootOf(w.Trust)
 	if err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
-	return pin, nil
+	return root, nil
 }
 
 // maxTrust is more than one root has.
 const maxTrust = 64 << 10
 
-// pinOf is the pin of the root in a file, nil for no file. A token brings the pin
-// with it; other evidence says who the host is, and not whom it may believe.
-func pinOf(path string) ([]byte, error) {
+// rootOf is the root in a file, nil for no file.
+func rootOf(path string) (*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -140,14 +154,14 @@ func pinOf(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	pin, err := pinIn(text)
+	root, err := rootIn(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return pin, nil
+	return root, nil
 }
 
-func pinIn(text []byte) ([]byte, error) {
+func rootIn(text []byte) (*x509.Certificate, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, errors.New("want one certificate in PEM, the trust domain's root: ca/root.crt of the folder that `signet init` made")
@@ -159,8 +173,29 @@ func pinIn(text []byte) ([]byte, error) {
 	if !root.IsCA {
 		return nil, errors.New("it is the certificate of no authority, and must be the trust domain's root")
 	}
+	return root, nil
+}
+
+// pinOf is the pin of a root, nil for none. A token brings the pin with it; other evidence says
+// who the host is, and not whom it may believe.
+func pinOf(root *x509.Certificate) []byte {
+	if root == nil {
+		return nil
+	}
 	sum := sha256.Sum256(root.RawSubjectPublicKeyInfo)
-	return sum[:], nil
+	return sum[:]
+}
+
+// domainOf is the trust domain of which a root says that it is, "" where it does not.
+func domainOf(root *x509.Certificate) string {
+	if root == nil || len(root.URIs) != 1 {
+		return ""
+	}
+	td, err := spiffeid.TrustDomainFromURI(root.URIs[0])
+	if err != nil {
+		return ""
+	}
+	return td.Name()
 }
 
 // given reports whether there may be a token.

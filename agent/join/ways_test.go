@@ -3,14 +3,18 @@ package join
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"signet.example/agent/svids/svidstest"
 	"signet.example/attestation/jointoken"
+	"signet.example/attestation/k8spsat"
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/x509pop"
 	"signet.example/test/parts"
@@ -57,6 +61,42 @@ func TestAHostJoinsByATokenOrByEvidenceOfItsOwn(t *testing.T) {
 		how, err := c.ways.read()
 		if c.want == "" && (err != nil || !bytes.Equal(how.pin, pin[:]) || how.evidence == nil) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %x, %v", name, how.pin, err)
+		}
+	}
+}
+
+// A pod's token for another audience was good for `signet agent --check`, and shown to nobody later.
+func TestAPodsTokenForAnotherAudienceIsRefusedByTheCheck(t *testing.T) {
+	c, root := parts.NewCluster(t), svidstest.NewRoot(t)
+	pemOf := func(cert *x509.Certificate) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	}
+	says, silent := pemOf(root.Cert), pemOf(parts.NewHostCA(t, "root").Cert) // of which trust domain they are
+	pod := parts.Pod{Namespace: "shop", ServiceAccount: "web", Name: "web-1", UID: "4f1c0c2e-6f0e-4ac1-9d1a-0f8f6f1f7d11"}
+	const cluster = "https://kubernetes.default.svc.cluster.local"
+	for name, x := range map[string]struct {
+		audience, trust, domain string
+		want                    []string // of the error; none for none
+	}{
+		"the server's":                                     {"signet:test.example", says, "", nil},
+		"the server's, by the configuration":               {"signet:test.example", silent, "test.example", nil},
+		"some server's":                                    {"signet:test.example", silent, "", nil},
+		"the cluster's":                                    {cluster, says, "", []string{"join.k8s_psat.token_file: ", `it is for "` + cluster + `"`, "for signet:test.example alone", `serviceAccountToken: {audience: "signet:test.example"`}},
+		"the cluster's, of an unknown trust domain":        {cluster, silent, "", []string{"for signet:<trust domain> alone"}},
+		"another trust domain's":                           {"signet:other.example", says, "", []string{"for signet:test.example alone"}},
+		"another trust domain's than in the configuration": {"signet:other.example", silent, "test.example", []string{"for signet:test.example alone"}},
+		"a root of another trust domain":                   {"signet:other.example", says, "other.example", []string{"trust_domain: it is other.example, and the root in trust_pem is that of test.example"}},
+	} {
+		token := c.Project(c.Sign(c.Claims(pod, x.audience)))
+		err := Ways{Own: nodes.HostConfig{K8sPSAT: k8spsat.Host{TokenFile: token}}, TrustPEM: x.trust}.Check(x.domain, time.Now())
+		if (err == nil) != (x.want == nil) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, want := range x.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %s", name, err, want)
+			}
 		}
 	}
 }

@@ -36,6 +36,13 @@ func (h Host) Try() error {
 	return err
 }
 
+// Current reports what is wrong with the configuration, or the token that is there now, beginning
+// with the key. Where the trust domain is not known, "", the token may be for any.
+func (h Host) Current(trustDomain string) error {
+	_, err := h.Prove(trustDomain)
+	return err
+}
+
 // Prove reads the token, which the kubelet writes anew from time to time. One for another
 // audience is not shown: with the one that each pod has, its server could speak to the cluster as
 // the pod.
@@ -95,11 +102,18 @@ func checkAudience(token, want string) error {
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		return errors.New("it is no token of a service account: its claims have no list of audiences (aud)")
 	}
-	if len(claims.Audience) != 1 || claims.Audience[0] != want {
-		return fmt.Errorf("it is for %s and not for %s alone, and is not shown: give the serviceAccountToken of the projected volume that audience", identity.Abbreviate(strings.Join(claims.Audience, ", ")), want)
+	if len(claims.Audience) == 1 && (claims.Audience[0] == want || want == audience("") && strings.HasPrefix(claims.Audience[0], want)) {
+		return nil
 	}
-	return nil
+	if want == audience("") {
+		want += "<trust domain>"
+	}
+	is := "nobody (no aud)"
+	if len(claims.Audience) > 0 {
+		is = identity.Abbreviate(strings.Join(claims.Audience, ", "))
+	}
+	return fmt.Errorf("it is for %s, and the server wants one for %s alone, so that it is not shown: mount that of a projected volume of the pod: projected: {sources: [{serviceAccountToken: {audience: %q, expirationSeconds: 600, path: token}}]}", is, want, want)
 }
 
-// audience is whom a token is for: the servers of one trust domain.
+// audience is whom a token is for: the servers of one trust domain. With "" it is how each begins.
 func audience(trustDomain string) string { return "signet:" + trustDomain }

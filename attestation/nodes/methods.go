@@ -68,7 +68,7 @@ var methods = []method{
 		evidence: func(cfg HostConfig) (Evidence, error) {
 			return proveX509(cfg.X509PoP), cfg.X509PoP.Try()
 		},
-		current: func(cfg HostConfig, now time.Time) error { return cfg.X509PoP.Current(now) },
+		current: func(cfg HostConfig, _ string, now time.Time) error { return cfg.X509PoP.Current(now) },
 	},
 	{
 		name: awstask.Name, selectors: awstask.Selectors, ends: true, principal: awstask.Principal,
@@ -86,7 +86,7 @@ var methods = []method{
 		},
 		given:    func(cfg HostConfig) bool { return cfg.AWSTask != awstask.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) { return proveAWSTask(cfg.AWSTask, cfg.Task), cfg.AWSTask.Try() },
-		current:  func(cfg HostConfig, _ time.Time) error { return cfg.AWSTask.Try() },
+		current:  func(cfg HostConfig, _ string, _ time.Time) error { return cfg.AWSTask.Try() },
 	},
 	{
 		name: awscaller.Name, selectors: awscaller.Selectors, ends: true, principal: awscaller.Principal,
@@ -105,7 +105,7 @@ var methods = []method{
 		evidence: func(cfg HostConfig) (Evidence, error) {
 			return proveAWSCaller(cfg.AWSCaller, cfg.Task), cfg.AWSCaller.Try()
 		},
-		current: func(cfg HostConfig, _ time.Time) error { return cfg.AWSCaller.Try() },
+		current: func(cfg HostConfig, _ string, _ time.Time) error { return cfg.AWSCaller.Try() },
 	},
 	{
 		name: k8spsat.Name, selectors: k8spsat.Selectors, ends: true, principal: k8spsat.Principal,
@@ -124,7 +124,7 @@ var methods = []method{
 		given:    func(cfg HostConfig) bool { return cfg.K8sPSAT != k8spsat.Host{} },
 		evidence: func(cfg HostConfig) (Evidence, error) { return proveK8sPSAT(cfg.K8sPSAT), cfg.K8sPSAT.Try() },
 		written:  func(cfg HostConfig) []byte { return cfg.K8sPSAT.Written() },
-		current:  func(cfg HostConfig, _ time.Time) error { return cfg.K8sPSAT.Try() },
+		current:  func(cfg HostConfig, trustDomain string, _ time.Time) error { return cfg.K8sPSAT.Current(trustDomain) },
 	},
 }
 

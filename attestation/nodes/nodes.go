@@ -130,8 +130,9 @@ type method struct {
 	// written is by what that is known which others write for a host, and it shows as it is; nil
 	// where evidence is made for each connection.
 	written func(HostConfig) []byte
-	// current reports what of it is not good at this moment; there where evidence is.
-	current func(HostConfig, time.Time) error
+	// current reports what of it is not good at this moment, for a trust domain or, where it is not
+	// known, ""; there where evidence is.
+	current func(cfg HostConfig, trustDomain string, now time.Time) error
 }
 
 // Ends reports whether agents that joined by a method are those of tasks: when one has
@@ -307,13 +308,14 @@ func (c HostConfig) Written() []byte {
 // Ends reports whether what the configuration names is that of a task.
 func (c HostConfig) Ends() bool { return Ends(c.Given()) }
 
-// Current reports what is configured and is not good at this moment.
-func (c HostConfig) Current(now time.Time) error {
+// Current reports what is configured and is not good at this moment, for a trust domain or, where
+// it is not known, "".
+func (c HostConfig) Current(trustDomain string, now time.Time) error {
 	for _, m := range methods {
 		if m.evidence == nil || !m.given(c) {
 			continue
 		}
-		if err := m.current(c, now); err != nil {
+		if err := m.current(c, trustDomain, now); err != nil {
 			return fmt.Errorf("join.%s.%w", m.name, err)
 		}
 	}
