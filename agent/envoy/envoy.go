@@ -20,6 +20,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/retry"
+	"signet.example/internal/sampled"
 	"signet.example/internal/watched"
 	"signet.example/proxy/answers"
 )
@@ -68,10 +69,17 @@ type envoy struct {
 	status watched.Value[known]
 	// classical are its TLS handshakes that were not post-quantum.
 	classical classical
+	// unwritten is how often the Envoy that runs could not write to a file; owned by who looks at it.
+	unwritten uint64
+	// lost has it said once a minute that lines of access logs are lost.
+	lost sampled.Budget
 }
 
 func newEnvoy(c Config, p Proxy, versions *programs) *envoy {
-	e := &envoy{config: c, proxy: p, programs: versions, log: c.Log.With(slog.String("proxy", p.Name)), admin: newAdmin(p.Admin)}
+	e := &envoy{
+		config: c, proxy: p, programs: versions, log: c.Log.With(slog.String("proxy", p.Name)), admin: newAdmin(p.Admin),
+		lost: sampled.Budget{Most: 1, PerKey: 1, Window: time.Minute},
+	}
 	e.status.Set(known{state: api.ProxyStatus_WAITING})
 	return e
 }
@@ -101,10 +109,20 @@ func (e *envoy) line(ctx context.Context, line string) {
 // accessLog takes one line of the proxy's standard output.
 func (e *envoy) accessLog(ctx context.Context, line string) {
 	if w := e.config.AccessLogs; w != nil {
-		_, _ = io.WriteString(w, line+"\n") // whoever reads it is gone
+		if _, err := io.WriteString(w, line+"\n"); err != nil { // its disk is full, or whoever reads it is gone
+			e.logsLost(ctx, 1, err)
+		}
 		return
 	}
 	e.log.InfoContext(ctx, line)
+}
+
+// logsLost counts writes of access logs that failed, and says so once a minute: each call may have one.
+func (e *envoy) logsLost(ctx context.Context, n uint64, why error) {
+	e.config.Metrics.logsLost.WithLabelValues(e.proxy.Name).Add(float64(n))
+	if ok, _ := e.lost.Take(time.Now(), ""); ok {
+		e.log.ErrorContext(ctx, "lines of access logs are lost; signet_agent_access_log_writes_failed_total counts them", slog.Any("err", why))
+	}
 }
 
 // become changes the status. What leaves it as it is, as each look of one that
@@ -249,6 +267,7 @@ func (e *envoy) once(ctx context.Context, v View) error {
 	}
 	defer func() { _ = os.Remove(e.proxy.Admin) }() // Envoy leaves it; in the proxy's own folder, which may be closed to us
 	e.classical.begin()
+	e.unwritten = 0
 	e.become(func(s *known) { s.state, s.pid, s.reason, s.failing = api.ProxyStatus_STARTING, p.PID(), "", nil })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
@@ -355,7 +374,7 @@ func (e *envoy) watch(ctx context.Context, v View) {
 		}
 		if err == nil {
 			e.readBack(ctx, v)
-			e.countKeyExchanges(ctx)
+			e.readCounters(ctx)
 		}
 	}
 }

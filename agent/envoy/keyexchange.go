@@ -3,7 +3,9 @@ package envoy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -48,14 +50,20 @@ func (x exchange) label() string {
 // exchangeLine: listener.<address>.ssl.curves.X25519: 3, or cluster.<name>….
 var exchangeLine = regexp.MustCompile(`^(listener|cluster)\..*\.ssl\.curves\.([A-Za-z0-9_-]+): ([0-9]{1,19})$`)
 
-// keyExchanges asks for the counters of all listeners and clusters.
-func (a *admin) keyExchanges(ctx context.Context) (keyExchanges, error) {
-	body, err := a.do(ctx, "GET", `/stats?usedonly&filter=\.ssl\.curves\.`)
+// counters asks for those of all listeners and clusters, and for how often Envoy could not write to
+// a file, of which it has access logs alone.
+func (a *admin) counters(ctx context.Context) (counted keyExchanges, unwritten uint64, err error) {
+	const failed = "filesystem.write_failed"
+	body, err := a.do(ctx, "GET", "/stats?usedonly&filter="+url.QueryEscape(`\.ssl\.curves\.|^`+failed+`$`))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	counted := keyExchanges{}
+	counted = keyExchanges{}
 	for line := range strings.Lines(string(body)) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), failed+": "); ok {
+			unwritten, _ = strconv.ParseUint(text, 10, 64) // longer than any counter: 0
+			continue
+		}
 		m := exchangeLine.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
@@ -70,7 +78,7 @@ func (a *admin) keyExchanges(ctx context.Context) (keyExchanges, error) {
 		}
 		counted[strings.TrimSuffix(m[0], ": "+m[3])] = counter{x, n}
 	}
-	return counted, nil
+	return counted, unwritten, nil
 }
 
 // classical is what is remembered of one proxy's handshakes.
@@ -133,12 +141,16 @@ func (c *classical) findings(now time.Time, proxy string) []*api.AgentFinding {
 	return list
 }
 
-// countKeyExchanges reads what Envoy has counted.
-func (e *envoy) countKeyExchanges(ctx context.Context) {
-	counted, err := e.admin.keyExchanges(ctx)
+// readCounters reads what Envoy has counted.
+func (e *envoy) readCounters(ctx context.Context) {
+	counted, unwritten, err := e.admin.counters(ctx)
 	if err != nil {
 		return // it is asked again
 	}
+	if n := unwritten - e.unwritten; unwritten > e.unwritten {
+		e.logsLost(ctx, n, errors.New("envoy counts it in filesystem.write_failed: look at the room and the permissions where the access logs of its virtual node go (access_log_dir)"))
+	}
+	e.unwritten = unwritten
 	e.classical.note(time.Now(), counted, func(x exchange, n uint64) {
 		e.config.Metrics.handshakes.WithLabelValues(e.proxy.Name, x.side, x.label()).Add(float64(n))
 	})

@@ -37,7 +37,7 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	look := func() {
 		t.Helper()
-		seen, err := admin.keyExchanges(context.WithoutCancel(t.Context()))
+		seen, _, err := admin.counters(context.WithoutCancel(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}
