@@ -234,7 +234,7 @@ func (a *agent) run(ctx context.Context) error {
 			return serve(behind)
 		})
 	}
-	where := local.Addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
+	where := local.Addresses{Mode: string(a.cfg.Mode), XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()
 		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.ready, a.log) })

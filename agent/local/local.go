@@ -68,6 +68,8 @@ const AddressesFile = "addresses.json"
 
 // Addresses of a running agent.
 type Addresses struct {
+	// Mode is what it is the agent of: host or task.
+	Mode    string `json:"mode"`
 	Metrics string `json:"metrics,omitempty"` // none where they are off
 	// The sockets, by what they serve.
 	XDS      string `json:"xds"`
@@ -86,6 +88,9 @@ func (a Addresses) Write(socketDir string) error {
 
 // ErrNotRunning is returned where no agent answers.
 var ErrNotRunning = errors.New("no agent answers")
+
+// ErrHosts is returned where an agent of a host was to be told to stop.
+var ErrHosts = errors.New("it is the agent of a host, which is not stopped by this: only that of a task is (mode: task)")
 
 // readyPause is how often it is asked again.
 const readyPause = 100 * time.Millisecond
@@ -109,14 +114,9 @@ func AwaitReady(ctx context.Context, socketDir string) error {
 }
 
 func askReady(ctx context.Context, socketDir string) error {
-	file := filepath.Join(socketDir, AddressesFile)
-	content, err := os.ReadFile(file)
+	at, err := readAddresses(socketDir)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotRunning, err)
-	}
-	var at Addresses
-	if err := json.Unmarshal(content, &at); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return err
 	}
 	if at.Metrics == "" {
 		return errors.New("the agent's key metrics is empty, and health is asked there: 127.0.0.1:9465 is for this host, or task, alone")
@@ -138,6 +138,20 @@ func askReady(ctx context.Context, socketDir string) error {
 	return err
 }
 
+// readAddresses reads what the agent wrote, which may have ended since.
+func readAddresses(socketDir string) (Addresses, error) {
+	file := filepath.Join(socketDir, AddressesFile)
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return Addresses{}, fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	var at Addresses
+	if err := json.Unmarshal(content, &at); err != nil {
+		return Addresses{}, fmt.Errorf("%s: is not what an agent writes: %w", file, err)
+	}
+	return at, nil
+}
+
 // Stop has the agent of this task stop, and returns when its callers have gone elsewhere,
 // or the agent has ended. Its proxy goes on while the application does, which may be for so
 // long; atMost is how long the proxy goes on in any case, 0 of an agent of the version before.
@@ -150,6 +164,8 @@ func Stop(ctx context.Context, socketDir string, application time.Duration) (atM
 	}}
 	status, text, err := ask(ctx, client, http.MethodPost, "?"+url.Values{Application: {application.String()}}.Encode())
 	switch {
+	case err != nil && ofHost(ctx, socketDir):
+		return 0, ErrHosts
 	case err != nil:
 		return 0, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	case status != http.StatusAccepted:
@@ -169,12 +185,29 @@ func Stop(ctx context.Context, socketDir string, application time.Duration) (atM
 	}
 }
 
+// ofHost reports whether the agent of a host runs whose sockets are in a folder.
+func ofHost(ctx context.Context, socketDir string) bool {
+	at, err := readAddresses(socketDir)
+	if err != nil || at.Mode != "host" {
+		return false
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", at.Workload)
+	if err != nil {
+		return errors.Is(err, fs.ErrPermission) // it is there, and lets others in
+	}
+	_ = conn.Close() // nothing was asked
+	return true
+}
+
 func ask(ctx context.Context, client *http.Client, method, query string) (status int, text string, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://agent/"+query, nil)
 	if err != nil {
 		return 0, "", err
 	}
 	resp, err := client.Do(req)
+	if of, ok := errors.AsType[*url.Error](err); ok { // its URL is no place that anybody knows
+		err = of.Err
+	}
 	if err != nil {
 		return 0, "", err
 	}

@@ -31,6 +31,9 @@ that depends on the application it is stopped before the application is (docs/TA
 	application := c.Flags().Duration("application", envoy.MostEarly, "how long the application may go on, 2m30s at most")
 	wait := c.Flags().Duration("wait", 25*time.Second, "how long to wait for the callers")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *wait <= 0 {
+			return usage(fmt.Errorf("--wait %s: want more than 0", *wait))
+		}
 		if *application < 0 || *application > envoy.MostEarly {
 			return usage(fmt.Errorf("--application %s: want 0 to %s", *application, envoy.MostEarly))
 		}
@@ -44,8 +47,11 @@ that depends on the application it is stopped before the application is (docs/TA
 		defer cancel()
 		atMost, err := local.Stop(ctx, *sockets, *application)
 		switch {
+		case errors.Is(err, local.ErrHosts):
+			return hinted(fmt.Errorf("the agent whose sockets are in %s does not stop: %w", *sockets, err),
+				"have what runs it stop it, as `systemctl stop signet-agent`, or send it SIGTERM: callers of its proxies go elsewhere first then, too (drain_time)")
 		case errors.Is(err, local.ErrNotRunning):
-			return &exitError{err: err, code: exitUnreachable, hint: "only an agent with mode: task is told so; --socket-dir names the folder of its sockets"}
+			return &exitError{err: err, code: exitUnreachable, hint: "--socket-dir names the folder of the sockets of the task's agent"}
 		case err != nil:
 			return err
 		}

@@ -71,7 +71,7 @@ func TestWhoWaitsForItsEndTellsTheAgentThenAndNotBefore(t *testing.T) {
 	}{
 		"callers go elsewhere": {&anAgent{}, "POST GET GET GET", 0, "callers have gone elsewhere"},
 		"callers stay":         {&anAgent{stays: true}, "", 1, "callers have not gone elsewhere in time; the agent goes on to stop"},
-		"no agent":             {nil, "", 4, "hint: only an agent with mode: task is told so"},
+		"no agent":             {nil, "", 4, "hint: --socket-dir names the folder of the sockets of the task"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "st") // a socket's path has 107 bytes
