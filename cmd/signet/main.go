@@ -93,7 +93,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 	})
 	root.PersistentFlags().String("color", "auto", "auto, always or never; NO_COLOR is obeyed")
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colorModes, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagRefused(err) })
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "config", Title: "Configure:"},

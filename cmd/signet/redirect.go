@@ -42,7 +42,9 @@ func newRedirectUp() *cobra.Command {
 		Long: `Makes the table what the flags say, in one step, whatever it was before. Connections that are there already
 go on as they are.
 
-On a host, whose network is everybody's, it takes the calls of the users of --only-uid alone.`,
+On a host, whose network is everybody's, it takes the calls of the users of --only-uid alone.
+
+At its end it says on standard error what check would say of who listens where the rules lead to.`,
 		Example: `  signet redirect up --app-port 8080
   signet redirect up --only-uid 1000 --dry-run`,
 		Args: noArgs,
@@ -69,9 +71,25 @@ On a host, whose network is everybody's, it takes the calls of the users of --on
 		}
 		warnOfIPv6(c.ErrOrStderr(), r)
 		_, err = fmt.Fprintln(c.OutOrStdout(), "redirected: "+summary(r))
+		warnOfListeners(c, r)
 		return err
 	}
 	return c
+}
+
+// warnOfListeners writes what check would find of who listens. The rules are there already, and the
+// proxy is often started after them: it is no failure.
+func warnOfListeners(c *cobra.Command, r redirect.Rules) {
+	l, err := listenersOf(c.Context(), r)
+	if err != nil {
+		l.strangers = append(l.strangers, fmt.Sprintf("who listens where the rules lead to is not known: %v", err))
+	}
+	for _, line := range l.strangers {
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), "warning: "+line) // stderr is gone: nobody to tell
+	}
+	for _, line := range l.silent {
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), "note: "+line) // the same
+	}
 }
 
 func newRedirectDown() *cobra.Command {
@@ -103,8 +121,9 @@ func newRedirectCheck() *cobra.Command {
 		Long: `Compares the table with what the same flags of "up" would make of it, rule by rule, and looks whether somebody
 listens where it leads to and is a user of --ignore-uid. With --ignore-gid any user may: a listener's group cannot be
 seen. Exit code 3 where something is not as it should be.`,
-		Example: "  signet redirect check --app-port 8080",
-		Args:    noArgs,
+		Example: `  signet redirect check --app-port 8080
+  signet redirect check --only-uid 1000`,
+		Args: noArgs,
 	}
 	flags := redirectFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -124,7 +143,7 @@ seen. Exit code 3 where something is not as it should be.`,
 		if err != nil {
 			return err
 		}
-		found = append(found, listeners...)
+		found = slices.Concat(found, listeners.silent, listeners.strangers)
 		for _, line := range found {
 			if _, err := fmt.Fprintln(c.OutOrStdout(), line); err != nil {
 				return err
@@ -193,6 +212,11 @@ type redirection struct {
 
 func redirectFlags(c *cobra.Command) redirection {
 	f := c.Flags()
+	defer func() {
+		for _, none := range []string{"app-port", "ignore-gid", "only-uid", "ignore-port"} {
+			f.Lookup(none).DefValue = "" // the help has none as []
+		}
+	}()
 	return redirection{
 		egress:        f.Uint16("egress-port", redirect.DefaultEgressPort, "port of the proxy's way out, on loopback [APPMESH_ENVOY_EGRESS_PORT]"),
 		ingress:       f.Uint16("ingress-port", redirect.DefaultIngressPort, "the proxy's port for what comes in [APPMESH_ENVOY_INGRESS_PORT]"),
@@ -295,7 +319,7 @@ func readAppMesh(c *cobra.Command, environ []string) (on bool, err error) {
 			continue
 		}
 		if err := c.Flags().Set(flag, trimmed(value)); err != nil {
-			errs = append(errs, fmt.Errorf("%s=%s: %w", name, value, err))
+			errs = append(errs, badValue(name+"="+value, c.Flags().Lookup(flag)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

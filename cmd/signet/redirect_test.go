@@ -53,8 +53,10 @@ func TestWhatARedirectionCannotObeyIsRefusedByName(t *testing.T) {
 		{"", "APPMESH_DNS_ENABLED=1", "APPMESH_DNS_ENABLED=1: of App Mesh's environment"},
 		{"", "APPMESH_START_ENABLED=yes", "APPMESH_START_ENABLED=yes: want 0 or 1"},
 		{"", "APPMESH_ENABLE_IPV6=true", "APPMESH_ENABLE_IPV6=true: want 0 or 1"},
-		{"", "APPMESH_APP_PORTS=80 90", "APPMESH_APP_PORTS=80 90"},
-		{"", "APPMESH_APP_PORTS=http", "APPMESH_APP_PORTS=http"},
+		{"", "APPMESH_APP_PORTS=80 90", "APPMESH_APP_PORTS=80 90: want whole numbers with commas"},
+		{"", "APPMESH_APP_PORTS=http", "APPMESH_APP_PORTS=http: want whole numbers with commas"},
+		{"", "APPMESH_IGNORE_UID=x", "APPMESH_IGNORE_UID=x: want whole numbers with commas"},
+		{"", "APPMESH_ENVOY_EGRESS_PORT=70000", "APPMESH_ENVOY_EGRESS_PORT=70000: want a whole number from 0 to 65535"},
 		{"", "APPMESH_EGRESS_IGNORED_IP=metadata", `got "metadata"`},
 		{"", "APPMESH_APP_PORTS=15000", "led to itself"},
 		{"--app-port 0", "", "--app-port: 0 is out of range"},
@@ -64,8 +66,23 @@ func TestWhatARedirectionCannotObeyIsRefusedByName(t *testing.T) {
 		{"--only-uid 1337", "", "user 1337"},
 	} {
 		_, _, err := rulesBy(t, refused.args, refused.env)
-		if err == nil || !strings.Contains(err.Error(), refused.want) || exitCode(err) != exitUsage {
+		if err == nil || !strings.Contains(err.Error(), refused.want) || exitCode(err) != exitUsage || strings.Contains(err.Error(), "strconv") {
 			t.Errorf("%s %s: %v, want %q", refused.args, refused.env, err, refused.want)
+		}
+	}
+}
+
+func TestAValueOfAFlagIsRefusedInWordsOfItsUser(t *testing.T) {
+	for args, want := range map[string]string{
+		"redirect up --ignore-uid x":             "--ignore-uid x: want whole numbers with commas between them",
+		"redirect up --egress-port 70000":        "--egress-port 70000: want a whole number from 0 to 65535",
+		"redirect up --ipv4-only=yes":            "--ipv4-only yes: want true or false",
+		"agent stop --wait 5":                    "--wait 5: want a duration such as 30s, 10m or 1h",
+		`redirect up --ignore-address 10.0.0.1"`: `--ignore-address 10.0.0.1": want texts with commas`,
+	} {
+		out, code := ran(t, args)
+		if code != exitUsage || !strings.Contains(out, "signet: "+want) || strings.Contains(out, "strconv") || strings.Contains(out, "time: ") {
+			t.Errorf("%s: exit code %d: %s", args, code, out)
 		}
 	}
 }
@@ -90,7 +107,7 @@ func TestACommandOfTheRedirectionSaysWhatItDidAndWhatItLacks(t *testing.T) {
 	expect("redirect check --app-port 8080", exitDifferent, "there is no table inet signet", nobody, "nobody listens at 127.0.0.1:15000")
 	expect("redirect up --app-port 8080 --dry-run", exitOK, "table inet signet {")
 	expect("redirect check", exitDifferent, "there is no table inet signet")
-	expect("redirect up --app-port 8080", exitOK, "redirected: what goes out to port 15001, what comes in for 8080 to port 15000")
+	expect("redirect up --app-port 8080", exitOK, "redirected: what goes out to port 15001, what comes in for 8080 to port 15000", "note: "+nobody)
 	expect("redirect check --app-port 8080", exitDifferent, nobody)
 	listen := func(uid int, at string) net.Listener {
 		t.Helper()
@@ -106,7 +123,9 @@ func TestACommandOfTheRedirectionSaysWhatItDidAndWhatItLacks(t *testing.T) {
 	listen(1337, "127.0.0.1:15001")
 	for _, taken := range []string{"0.0.0.0:15000", parts.ThisHost + ":15000"} {
 		stranger := listen(1000, taken)
-		expect("redirect check --app-port 8080", exitDifferent, "user 1000 listens at port 15000, and is none of --ignore-uid: it is given what comes in")
+		const given = "user 1000 listens at port 15000, and is none of --ignore-uid: it is given what comes in"
+		expect("redirect check --app-port 8080", exitDifferent, given)
+		expect("redirect up --app-port 8080", exitOK, "warning: "+given)
 		_ = stranger.Close()
 	}
 	listen(1337, "0.0.0.0:15000")
@@ -114,6 +133,9 @@ func TestACommandOfTheRedirectionSaysWhatItDidAndWhatItLacks(t *testing.T) {
 	expect("redirect check --app-port 8080", exitDifferent, "user 1000 listens at port 15001, and is none of --ignore-uid: it is given what goes out")
 	_ = stranger.Close()
 	expect("redirect check --app-port 8080", exitOK, "as it should be")
+	if out, _ := ran(t, "redirect up --app-port 8080"); strings.Contains(out, "note: ") || strings.Contains(out, "warning: ") {
+		t.Errorf("all is as it should be: %s", out)
+	}
 	expect("redirect check --app-port 8081", exitDifferent, "chain prerouting: rule 4 is another than: tcp dport 8081 redirect to :15000")
 	const open = "warning: IPv6 is left alone"
 	if out, _ := ran(t, "redirect up --app-port 8080 --ipv4-only"); strings.Contains(out, open) {

@@ -13,23 +13,25 @@ import (
 	"signet.example/redirect"
 )
 
-// listenersOf is what is wrong with who listens where rules lead to: nobody, or a user who is not the
+// listeners is what is wrong with who listens where rules lead to: nobody, or a user who is not the
 // proxy's. A port is anybody's who listens first, and on a host that can be any user while the
 // proxy is down.
-func listenersOf(ctx context.Context, r redirect.Rules) ([]string, error) {
+type listeners struct{ silent, strangers []string }
+
+func listenersOf(ctx context.Context, r redirect.Rules) (l listeners, err error) {
 	const goesOut, comesIn = "what goes out", "what comes in"
 	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	if !r.IPv4Only {
 		loopback = append(loopback, netip.IPv6Loopback())
 	}
-	found, err := strangers(r, loopback, r.EgressPort, goesOut)
-	found = append(silent(ctx, r.EgressPort, goesOut), found...)
+	l.silent = silent(ctx, r.EgressPort, goesOut)
+	l.strangers, err = strangers(r, loopback, r.EgressPort, goesOut)
 	if err != nil || len(r.AppPorts) == 0 {
-		return found, err
+		return l, err
 	}
 	own, err := net.InterfaceAddrs()
 	if err != nil {
-		return nil, fmt.Errorf("addresses of this network namespace: %w", err)
+		return l, fmt.Errorf("addresses of this network namespace: %w", err)
 	}
 	var all []netip.Addr
 	for _, a := range own {
@@ -38,7 +40,9 @@ func listenersOf(ctx context.Context, r redirect.Rules) ([]string, error) {
 		}
 	}
 	others, err := strangers(r, all, r.IngressPort, comesIn)
-	return slices.Concat(found, silent(ctx, r.IngressPort, comesIn), others), err
+	l.silent = append(l.silent, silent(ctx, r.IngressPort, comesIn)...)
+	l.strangers = append(l.strangers, others...)
+	return l, err
 }
 
 // silent is a port of the proxy at which nobody listens.
