@@ -72,6 +72,22 @@ func waitFor(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse,
 	}
 }
 
+// notWaitedFor is what a wait leaves out of a change: of a policy source only where it is fetched from
+// is stored with it.
+func notWaitedFor(answer *api.ApplyResponse) (notes []string) {
+	for _, c := range answer.GetChanges() {
+		if c.GetKind() != "PolicySource" || c.GetAction() == api.Change_UNCHANGED {
+			continue
+		}
+		sync := ""
+		if c.GetAction() != api.Change_DELETED {
+			sync = fmt.Sprintf("its policy is fetched after this, and `signet policy sync %s` fetches and tests it now; ", c.GetName())
+		}
+		notes = append(notes, fmt.Sprintf("the policy of policysource/%s is not waited for: %s`signet get agents -o wide` shows under POLICY which revision each agent has loaded", c.GetName(), sync))
+	}
+	return notes
+}
+
 // notKnown is the end of a wait that has no answer.
 func notKnown(answer *api.ApplyResponse, err error) error {
 	return &exitError{
@@ -197,6 +213,9 @@ func (t showing) show(c *cobra.Command, admin api.AdminClient, answer *api.Apply
 		if err := showChanges(c, t.format, answer, false); err != nil {
 			return err
 		}
+	}
+	for _, note := range notWaitedFor(answer) {
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), printable("note: "+note)) // stderr is gone: nobody to tell
 	}
 	waited := waitFor(c, admin, answer, t.most)
 	if document {

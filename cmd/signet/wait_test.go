@@ -130,6 +130,36 @@ func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
 	}
 }
 
+// It ended at once, and the policy that was applied was nowhere.
+func TestAWaitSaysThatThePolicyOfASourceIsNotWaitedFor(t *testing.T) {
+	for action, want := range map[api.Change_Action]string{
+		api.Change_CREATED:    "the policy of policysource/rules is not waited for: its policy is fetched after this, and `signet policy sync rules` fetches",
+		api.Change_CONFIGURED: "`signet get agents -o wide` shows under POLICY which revision each agent has loaded",
+		api.Change_DELETED:    "the policy of policysource/rules is not waited for: `signet get agents",
+		api.Change_UNCHANGED:  "",
+	} {
+		answer := &api.ApplyResponse{Effect: &api.Effect{}, Changes: []*api.Change{
+			{Action: action.Enum(), Kind: "PolicySource", Name: "rules"}, {Action: action.Enum(), Kind: "VirtualNode", Mesh: "shop", Name: "web"},
+		}}
+		for format, flag := range map[string]string{"text": "", "json": "-o json"} {
+			c := &cobra.Command{Use: "apply"}
+			outputFlags(c)
+			var errs bytes.Buffer
+			c.SetOut(new(bytes.Buffer))
+			c.SetErr(&errs)
+			if err := c.ParseFlags(strings.Fields(flag)); err != nil {
+				t.Fatal(err)
+			}
+			if err := (showing{format: format, most: time.Second}).show(c, past{}, answer); err != nil {
+				t.Error(err)
+			}
+			if said := errs.String(); !strings.Contains(said, want) || (want == "") != (said == "") {
+				t.Errorf("%s: it says %q, want %q", api.Word(action), said, want)
+			}
+		}
+	}
+}
+
 // says is a server's that says these, and then ends with an error.
 type says struct {
 	api.AdminClient
