@@ -22,11 +22,11 @@ func Variables() []environ.Variable {
 	return slices.DeleteFunc(all, func(v environ.Variable) bool { return v.Key == "mode" || strings.HasPrefix(v.Key, "app_mesh.") })
 }
 
-// FromEnvironment is what an environment says, as an agent's file; nil where it says nothing.
-func FromEnvironment(of []string) ([]byte, error) {
-	of, err := appmeshenv.Signets(environ.WithoutLinks(of))
+// FromEnvironment is what an environment says, as an agent's file.
+func FromEnvironment(of []string) (environ.Said, error) {
+	of, written, err := appmeshenv.Signets(environ.WithoutLinks(of))
 	if err != nil {
-		return nil, err
+		return environ.Said{}, err
 	}
-	return environ.Text(of, "SIGNET_", Variables(), "SIGNET_TOKEN", "SIGNET_LOG_FORMAT")
+	return environ.Read(of, "SIGNET_", Variables(), written, "SIGNET_TOKEN", "SIGNET_LOG_FORMAT")
 }

@@ -12,11 +12,11 @@ import (
 func read(t *testing.T, environ ...string) (Config, error) {
 	t.Helper()
 	c := Config{Mode: ModeTask}
-	text, err := FromEnvironment(append(environ, "PATH=/bin", "SIGNET_TOKEN=a-secret", "HOME=/"))
+	said, err := FromEnvironment(append(environ, "PATH=/bin", "SIGNET_TOKEN=a-secret", "HOME=/"))
 	if err != nil {
 		return c, err
 	}
-	s, err := manifest.ReadSettings("the environment", text, &c)
+	s, err := manifest.ReadSettings("the environment", said.File, &c)
 	if err == nil {
 		err = s.Check(nil)
 	}
@@ -47,8 +47,12 @@ func TestWhatIsWrongInAnEnvironmentIsRefusedByName(t *testing.T) {
 		"SIGNET_MODE=host":               "SIGNET_MODE: no such variable",
 		"SIGNET_SERVR=mesh:8443":         "SIGNET_SERVR: no such variable; did you mean SIGNET_SERVER?",
 		"SIGNET_DRAIN_TIME=soon":         "drain_time",
-		"SIGNET_PROXY_CONCURRENCY=many":  "a number, true or false",
-		"SIGNET_PROXY_CONCURRENCY=\"1\"": "proxies[0].concurrency",
+		"SIGNET_PROXY_CONCURRENCY=many":  `SIGNET_PROXY_CONCURRENCY: want a number, got "many"`,
+		"SIGNET_PROXY_CONCURRENCY=\"1\"": "SIGNET_PROXY_CONCURRENCY: want a number",
+		"SIGNET_PROXY_CONCURRENCY=1.5":   "proxies[0].concurrency",
+		"SIGNET_PROXY_EGRESS_OPEN=yes":   `SIGNET_PROXY_EGRESS_OPEN: want true or false, got "yes"`,
+		"ENVOY_CONCURRENCY=many":         `ENVOY_CONCURRENCY: want a number, got "many"`,
+		"ENVOY_ADMIN_ACCESS_PORT=admin":  `ENVOY_ADMIN_ACCESS_PORT: want a port, 1 to 65535, got "admin"`,
 	} {
 		if _, err := read(t, one); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", one, err, want)

@@ -68,7 +68,7 @@ func (t *task) checkEnvoy() {
 			}
 		}
 	}
-	if _, err := appmeshenv.Signets(named); err != nil {
+	if _, _, err := appmeshenv.Signets(named); err != nil {
 		t.refuse(t.envoy, t.container(t.envoy, "environment"), "%v", err)
 	}
 	if named == nil {

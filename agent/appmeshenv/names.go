@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"signet.example/proxy"
@@ -48,6 +49,9 @@ var Names = []Name{
 	{Name: "APPNET_*", Refused: "of App Mesh's own agent: take it out"},
 	{Name: "ENABLE_ENVOY_*", Refused: notYet},
 	{Name: "ENVOY_ADMIN_ACCESS_PORT", keys: func(value string) (map[string]string, error) {
+		if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("want a port, 1 to 65535, got %q", value)
+		}
 		return map[string]string{"SIGNET_PROXY_ADMIN_READ_ONLY": "127.0.0.1:" + value}, nil
 	}},
 	{Name: "ENVOY_ADMIN_*", Refused: "Envoy's admin interface is the agent's alone, on a Unix socket; SIGNET_PROXY_ADMIN_READ_ONLY is where three paths of it can be read: take it out"},
@@ -80,15 +84,16 @@ func resource(value string) (map[string]string, error) {
 	return map[string]string{"SIGNET_PROXY_MESH": ref.Mesh, named: ref.Name}, nil
 }
 
-// Signets is an environment with what App Mesh's names say as variables of Signet's.
-func Signets(environ []string) ([]string, error) {
+// Signets is an environment with what App Mesh's names say as variables of Signet's, and by the names
+// of these what was written.
+func Signets(environ []string) (out []string, written map[string]string, err error) {
 	given := map[string]bool{}
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
 		given[name] = value != ""
 	}
 	ours := given["SIGNET_PROXY_VIRTUAL_NODE"] || given["SIGNET_PROXY_VIRTUAL_GATEWAY"]
-	out := slices.Clone(environ)
+	out, written = slices.Clone(environ), map[string]string{}
 	var refused []string
 	var named string // the variable that names the proxy
 	var says map[string]string
@@ -119,12 +124,13 @@ func Signets(environ []string) ([]string, error) {
 		for key, text := range keys {
 			if !given[key] {
 				out = append(out, key+"="+text)
+				written[key] = name
 			}
 		}
 	}
 	if refused != nil {
 		slices.Sort(refused)
-		return nil, fmt.Errorf("of App Mesh's environment: %s", strings.Join(refused, "; "))
+		return nil, nil, fmt.Errorf("of App Mesh's environment: %s", strings.Join(refused, "; "))
 	}
-	return out, nil
+	return out, written, nil
 }

@@ -25,7 +25,7 @@ func TestWhatAppMeshsVariablesSayIsSaidBySignets(t *testing.T) {
 		"what is empty is not there":  {[]string{"APPMESH_RESOURCE_ARN=", "ENVOY_LOG_LEVEL="}, nil},
 		"what is another's is no key": {[]string{"APPMESH=1", "ENABLE_ENVOY=1"}, nil},
 	} {
-		out, err := appmeshenv.Signets(c.environ)
+		out, _, err := appmeshenv.Signets(c.environ)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -50,7 +50,7 @@ func TestWhatNothingFollowsIsRefusedByName(t *testing.T) {
 		"APPMESH_RESOURCE_ARN=arn:aws:s3:::mesh/shop/virtualNode/web":                                       "not the ARN of an App Mesh resource",
 		"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/a APPMESH_VIRTUAL_NODE_NAME=mesh/shop/virtualGateway/a": "APPMESH_RESOURCE_ARN and APPMESH_VIRTUAL_NODE_NAME name two proxies",
 	} {
-		out, err := appmeshenv.Signets(strings.Fields(environ))
+		out, _, err := appmeshenv.Signets(strings.Fields(environ))
 		if err == nil || !strings.Contains(err.Error(), want) || out != nil {
 			t.Errorf("%s: %q, %v, want %s", environ, out, err, want)
 		}

@@ -116,7 +116,7 @@ func (f *agentFlags) read() (agent.Config, error) {
 		return cfg, err
 	}
 	if f.task {
-		if err := readTask(&cfg); err != nil {
+		if err := readTask(&cfg, &file); err != nil {
 			return cfg, err
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,10 @@ import (
 )
 
 // settings is a configuration file, or none, and the flags that hold over it.
-type settings struct{ read *manifest.Settings }
+type settings struct {
+	read *manifest.Settings
+	hint string // what to read about the keys; "" for the usual
+}
 
 // readConfig decodes one YAML file strictly over v: an unknown key or a wrong
 // type is an error with its place and a caret under it, which check returns with what is
@@ -30,9 +34,9 @@ func readConfig(path string, v any) (settings, error) {
 	}
 	read, err := manifest.ReadSettings(path, content, v)
 	if err != nil {
-		return settings{}, refusedSettings(err)
+		return settings{}, settings{}.refused(err)
 	}
-	return settings{read}, nil
+	return settings{read: read}, nil
 }
 
 // set overwrites *at with the flag's value, where the flag was given.
@@ -42,7 +46,7 @@ func (s settings) set(c *cobra.Command, name string, at *string, value string) {
 	}
 	*at = value
 	if s.read != nil {
-		s.read.Flag(strings.ReplaceAll(name, "-", "_"), "--"+name)
+		s.read.Flag(strings.ReplaceAll(name, "-", "_"), written(c, name))
 	}
 }
 
@@ -55,11 +59,11 @@ func (s settings) check(found error) error {
 	if found == nil {
 		return nil
 	}
-	return refusedSettings(found)
+	return s.refused(found)
 }
 
-func refusedSettings(err error) error {
-	return hinted(settingsError{manifest.AsErrors(err)}, "nothing has started; docs/CONFIGURATION.md has the keys, and --help the flags")
+func (s settings) refused(err error) error {
+	return hinted(settingsError{manifest.AsErrors(err)}, cmp.Or(s.hint, "nothing has started; docs/CONFIGURATION.md has the keys, and --help the flags"))
 }
 
 // settingsError is the mistakes of a configuration file, each with its lines in the file.
@@ -106,7 +110,7 @@ func levelOf(c *cobra.Command, file string) (slog.Level, error) {
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return level, usage(fmt.Errorf("--log-level %s: must be debug, info, warn or error", name))
+		return level, usage(fmt.Errorf("%s %s: must be debug, info, warn or error", written(c, "log-level"), name))
 	}
 	return level, nil
 }
@@ -121,7 +125,7 @@ func logAt(c *cobra.Command, level slog.Leveler) (*slog.Logger, error) {
 	case "json":
 		out = slog.NewJSONHandler(c.ErrOrStderr(), opts)
 	default:
-		return nil, usage(fmt.Errorf("--log-format %s: must be text or json", format))
+		return nil, usage(fmt.Errorf("%s %s: must be text or json", written(c, "log-format"), format))
 	}
 	bounded := sampled.NewHandler(out)
 	cobra.OnFinalize(func() { bounded.Flush(context.WithoutCancel(c.Context())) })

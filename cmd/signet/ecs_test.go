@@ -68,7 +68,7 @@ func TestTheAgentTakesTheEnvironmentThatIsWritten(t *testing.T) {
 		}
 		cfg := agent.DefaultConfig()
 		cfg.Mode = agent.ModeTask
-		if _, err := manifest.ReadSettings("the environment", settings, &cfg); err != nil {
+		if _, err := manifest.ReadSettings("the environment", settings.File, &cfg); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if err := cfg.Validate(); err != nil {

@@ -31,6 +31,17 @@ func tellEnv(c *cobra.Command) {
 	}
 }
 
+// byVariable is the annotation of a flag that its variable has set.
+const byVariable = "signet_variable"
+
+// written is what set a flag, as its user wrote it: itself, or its variable.
+func written(c *cobra.Command, flag string) string {
+	if f := c.Flags().Lookup(flag); f != nil && len(f.Annotations[byVariable]) == 1 {
+		return f.Annotations[byVariable][0]
+	}
+	return "--" + flag
+}
+
 // readEnv sets the flags that were not given.
 func readEnv(c *cobra.Command) error {
 	for _, name := range fromEnv {
@@ -40,6 +51,9 @@ func readEnv(c *cobra.Command) error {
 		}
 		if err := c.Flags().Set(name, value); err != nil {
 			return usage(fmt.Errorf("%s=%s: %w", variable(name), value, err))
+		}
+		if err := c.Flags().SetAnnotation(name, byVariable, []string{variable(name)}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -63,22 +63,44 @@ stop_timeout. An agent that crashed is started again; one that cannot run ends t
 	return c
 }
 
-// readTask reads what the environment of a task says over its file.
-func readTask(cfg *agent.Config) error {
+// hintOfTask is where whoever configures a task finds its variables.
+const hintOfTask = "docs/TASKS.md has the variable of each key"
+
+// readTask reads what the environment of a task says over its file. What is wrong is then said of the
+// variables, as whoever configures a task often has nothing else.
+func readTask(cfg *agent.Config, file *settings) error {
 	if cfg.Mode == agent.ModeHost {
 		return usage(errors.New("mode: host in the file of a task: leave it out, or run `signet agent`"))
 	}
 	cfg.Mode = agent.ModeTask
-	text, err := agent.FromEnvironment(os.Environ())
+	said, err := agent.FromEnvironment(os.Environ())
 	if err != nil {
-		return &exitError{err: err, code: exitUsage, hint: "docs/TASKS.md has the variable of each key"}
+		return &exitError{err: err, code: exitUsage, hint: hintOfTask}
 	}
-	read, err := manifest.ReadSettings("the environment", text, cfg)
+	read, err := manifest.ReadSettings("the environment", said.File, cfg)
 	if err == nil {
 		err = read.Check(nil)
 	}
 	if err != nil {
-		return hinted(settingsError{manifest.AsErrors(err)}, "docs/TASKS.md has the variable of each key")
+		wrong := manifest.AsErrors(err)
+		for i, e := range wrong {
+			if name := said.Names[e.Field]; name != "" {
+				wrong[i] = &manifest.Error{Field: name, Msg: e.Msg}
+			}
+		}
+		return hinted(settingsError{wrong}, hintOfTask)
+	}
+	file.hint = hintOfTask
+	if file.read == nil {
+		if file.read, err = manifest.ReadSettings("", nil, cfg); err != nil {
+			return err
+		}
+		for _, v := range agent.Variables() {
+			file.read.Flag(v.Key, v.Key+" ("+v.Name+")")
+		}
+	}
+	for key, name := range said.Names {
+		file.read.Flag(key, name)
 	}
 	return nil
 }

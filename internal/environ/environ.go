@@ -2,7 +2,7 @@
 // a key that is added to the file has its variable.
 //
 // Main types in order: a [Part] is a struct of the file, [Variables] are those of all parts,
-// and [Text] is what an environment says, as a file.
+// and [Said] is what an environment says, as a file.
 //
 // # Concurrency
 //
@@ -10,6 +10,7 @@
 package environ
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Variable struct {
 	Name string // SIGNET_DRAIN_TIME
 	Key  string // drain_time
 
-	text bool // the value is a text in YAML, and not a number or true
+	want string // what the value is to be; "" for a text in YAML
 }
 
 // Part is a struct of the file, whose fields have the tag yaml.
@@ -75,10 +76,29 @@ func variablesOf(t reflect.Type, prefix string) []Variable {
 			all = append(all, variablesOf(of, key+".")...)
 		case reflect.Slice, reflect.Map, reflect.Func: // more than one value
 		default:
-			all = append(all, Variable{Key: key, text: of.Kind() == reflect.String || of == reflect.TypeFor[time.Duration]()})
+			all = append(all, Variable{Key: key, want: wanted(of)})
 		}
 	}
 	return all
+}
+
+// wanted is what a value of that type is to be, "" for a text.
+func wanted(t reflect.Type) string {
+	switch {
+	case t.Kind() == reflect.String, t == reflect.TypeFor[time.Duration]():
+		return ""
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	}
+	return "a number"
+}
+
+// fits reports whether a text is what is wanted. How large a number may be is the file's to say.
+func fits(want, text string) bool {
+	if want == "true or false" {
+		return text == "true" || text == "false"
+	}
+	return json.Valid([]byte(text)) && (text[0] == '-' || text[0] >= '0' && text[0] <= '9')
 }
 
 // noSuch is the mistake of a name that no variable has, with the one that was probably meant.
@@ -94,34 +114,48 @@ func noSuch(name string, known []Variable) string {
 	return said
 }
 
-// Text is what an environment says, as a file; nil where it says nothing. A variable that begins as ours do
-// and is not known, nor one of besides, is refused, as a key is in a file.
-func Text(environ []string, begin string, known []Variable, besides ...string) ([]byte, error) {
+// Said is what an environment says.
+type Said struct {
+	// File is that as a file; nil where it says nothing.
+	File []byte
+	// Names are the variables that say it, by key, as whoever set them wrote them.
+	Names map[string]string
+}
+
+// Read reads an environment. A variable that begins as ours do and is not known, nor one of besides, is
+// refused, as a key is in a file. Written are the names of those that stand for others: what is wrong is
+// said of these.
+func Read(environ []string, begin string, known []Variable, written map[string]string, besides ...string) (Said, error) {
 	by := map[string]Variable{}
 	for _, v := range known {
 		by[v.Name] = v
 	}
-	tree := map[string]any{}
-	var unknown []string
+	tree, said := map[string]any{}, Said{Names: map[string]string{}}
+	var wrong []string
 	for _, one := range environ {
 		name, value, _ := strings.Cut(one, "=")
 		v, ok := by[name]
 		switch {
 		case !strings.HasPrefix(name, begin) || value == "" || slices.Contains(besides, name):
 		case !ok:
-			unknown = append(unknown, noSuch(name, known))
-		case v.text:
-			put(tree, v.Key, value)
+			wrong = append(wrong, noSuch(name, known))
+		case v.want != "" && !fits(v.want, value):
+			wrong = append(wrong, fmt.Sprintf("%s: want %s, got %q", cmp.Or(written[name], name), v.want, manifest.Clip(value)))
 		default:
-			put(tree, v.Key, json.RawMessage(value))
+			said.Names[v.Key] = cmp.Or(written[name], name)
+			if v.want == "" {
+				put(tree, v.Key, value)
+			} else {
+				put(tree, v.Key, json.RawMessage(value))
+			}
 		}
 	}
-	if unknown != nil {
-		slices.Sort(unknown)
-		return nil, errors.New(strings.Join(unknown, ", "))
+	if wrong != nil {
+		slices.Sort(wrong)
+		return Said{}, errors.New(strings.Join(wrong, ", "))
 	}
 	if len(tree) == 0 {
-		return nil, nil
+		return said, nil
 	}
 	for key, value := range tree {
 		if list, ok := strings.CutSuffix(key, "[0]"); ok {
@@ -129,11 +163,11 @@ func Text(environ []string, begin string, known []Variable, besides ...string) (
 			tree[list] = []any{value}
 		}
 	}
-	text, err := json.Marshal(tree) // JSON is YAML
-	if err != nil {
-		return nil, fmt.Errorf("a variable that is to be a number, true or false is neither: %w", err)
+	var err error
+	if said.File, err = json.Marshal(tree); err != nil { // JSON is YAML
+		return Said{}, fmt.Errorf("internal error: the environment as a file: %w", err)
 	}
-	return text, nil
+	return said, nil
 }
 
 func put(tree map[string]any, key string, value any) {

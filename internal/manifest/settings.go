@@ -13,7 +13,7 @@ type Settings struct {
 	file  string
 	doc   *Document // nil where the file has nothing
 	wrong Errors
-	flags map[string]string // by the key that each holds over
+	flags map[string]string // by the key that each holds over; variables, too
 }
 
 // ReadSettings reads a file that is one document without an envelope, such as a
@@ -58,7 +58,8 @@ func ReadSettings(file string, content []byte, into any) (*Settings, error) {
 	return read, nil
 }
 
-// Flag notes that a flag holds over a key: what is wrong with its value is not the file's.
+// Flag notes that a flag, or a variable of the environment, holds over a key: what is wrong with its
+// value is not the file's. The last one that is noted of a key counts.
 func (s *Settings) Flag(key, flag string) { s.flags[key] = flag }
 
 // Check is everything that is wrong with the file, with what was found wrong with its
