@@ -26,7 +26,7 @@ func TestWhatIsWrongWithATaskIsSaidOfTheVariableThatSaysIt(t *testing.T) {
 		"what is missing":   {"APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web", "", []string{"server (SIGNET_SERVER): is missing"}},
 		"what follows":      {"SIGNET_SERVER=m:1 SIGNET_DRAIN_TIME=1m", "", []string{"stop_timeout (SIGNET_STOP_TIMEOUT): 30s is less than"}},
 		"a flag's":          {"SIGNET_SERVER=m:1", "--server mesh", []string{"--server: want host:port"}},
-		"the file's":        {"SIGNET_DRAIN_TIME=1s", "--config " + file, []string{file + ":1:9: server: want host:port", file + ":2:44: proxies[0].bind: want an IP address"}},
+		"the file's":        {"SIGNET_DRAIN_TIME=1s", "--config " + file, []string{file + ":1:9: server: want host:port", file + ":2:49: proxies[0].bind: want an IP address"}},
 		"the level":         {"SIGNET_SERVER=m:1 SIGNET_LOG_LEVEL=loud", "", []string{"SIGNET_LOG_LEVEL: want debug"}},
 	} {
 		t.Run(name, func(t *testing.T) {
