@@ -35,7 +35,7 @@ func TestWhatIsWrongWithATaskIsSaidOfTheVariableThatSaysIt(t *testing.T) {
 					t.Setenv(key, "")
 				}
 			}
-			for _, one := range strings.Fields(x.environ) {
+			for one := range strings.FieldsSeq(x.environ) {
 				key, value, _ := strings.Cut(one, "=")
 				t.Setenv(key, value)
 			}
