@@ -157,7 +157,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		return nil, err
 	}
 	a.authz = process
-	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir, Answers: true, Underscores: true}
+	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir, Answers: true, Underscores: true, Connections: envoy.Connections()}
 	a.relay = relay.New(relay.Config{
 		Conn: u.line.Conn(), Connected: &u.connected, State: &u.state, Trust: u.enrol.Trusted(), SVIDs: u.keeper, Policies: process,
 		Given: a.given, AppMesh: cfg.AppMesh, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,

@@ -27,6 +27,13 @@ const underscoresKey = "signet.underscores"
 // gives the proxy none of them, and all the rest.
 const serviceAddressesKey = "signet.service_addresses"
 
+// connectionsKey is where it carries Shape.Connections, beside the others for the same reason.
+const connectionsKey = "signet.connections"
+
+// DefaultConnections is how many connections the ways in of a proxy take where its host lets it
+// have the files.
+const DefaultConnections = 25_000
+
 // Shape is what makes two proxies of one virtual node need different bytes. An
 // agent declares it; it is validated and never trusted to grant anything: who
 // may be which virtual node is decided by bindings (D2, D6).
@@ -59,6 +66,9 @@ type Shape struct {
 	Underscores bool
 	// ServiceAddresses: the application finds each backend at its service's own address, too.
 	ServiceAddresses bool
+	// Connections is how many connections its ways in take, of which each other listener has a
+	// share; 0: DefaultConnections.
+	Connections uint32
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -135,6 +145,7 @@ func (s Shape) validBind() error {
 func (s *Shape) Suit(r Ref) {
 	if s.Alone = r.Gateway(); s.Alone {
 		s.App, s.Egress, s.EgressOpen, s.ServiceAddresses, s.Capture = "", Egress{}, false, false, Capture{}
+		s.Connections = 0
 	}
 }
 
@@ -255,6 +266,9 @@ func (s Shape) Metadata() *structpb.Struct {
 			all.Fields[key] = structpb.NewBoolValue(true)
 		}
 	}
+	if s.Connections != 0 {
+		all.Fields[connectionsKey] = structpb.NewNumberValue(float64(s.Connections))
+	}
 	return all
 }
 
@@ -295,10 +309,24 @@ func ParseShape(metadata *structpb.Struct, settle func(*Shape)) (Shape, error) {
 	if s.Capture, err = parseCapture(metadata.GetFields()[captureKey]); err != nil {
 		return Shape{}, fmt.Errorf("%w: %w", ErrShape, err)
 	}
+	if s.Connections, err = parseConnections(metadata.GetFields()[connectionsKey]); err != nil {
+		return Shape{}, fmt.Errorf("%w: %w", ErrShape, err)
+	}
 	if settle != nil {
 		settle(&s)
 	}
 	return s, s.Validate()
+}
+
+func parseConnections(v *structpb.Value) (uint32, error) {
+	n := v.GetNumberValue()
+	switch {
+	case v == nil:
+		return 0, nil
+	case !(n >= 1 && n <= math.MaxInt32) || n != math.Trunc(n):
+		return 0, fmt.Errorf("%s: want how many connections the ways in take, as a whole number from 1", connectionsKey)
+	}
+	return uint32(n), nil
 }
 
 // egressOf reads an address with its port, a socket, or a port alone, as agents of

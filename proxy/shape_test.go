@@ -108,6 +108,18 @@ func TestAGatewaysShapeHasNoApplicationAndNoWayOut(t *testing.T) {
 	}
 }
 
+func TestARoomThatIsNoNumberOfConnectionsIsRefused(t *testing.T) {
+	for _, v := range []*structpb.Value{
+		structpb.NewNumberValue(0), structpb.NewNumberValue(-1), structpb.NewNumberValue(1.5), structpb.NewNumberValue(1 << 40), structpb.NewStringValue("20"), structpb.NewNullValue(),
+	} {
+		m := aShape.Metadata()
+		m.Fields["signet.connections"] = v
+		if s, err := proxy.ParseShape(m, nil); !errors.Is(err, proxy.ErrShape) || !strings.Contains(err.Error(), "signet.connections") {
+			t.Errorf("%v: %d, %v", v, s.Connections, err)
+		}
+	}
+}
+
 func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 	for _, s := range []proxy.Shape{
 		aShape,
@@ -115,7 +127,7 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Answers: true},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Underscores: true},
-		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", ServiceAddresses: true},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", ServiceAddresses: true, Connections: 896},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Capture: proxy.Capture{Egress: 15001, Ingress: 15000, IPv6: true}},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("127.0.0.2:15001"), AuthzSocket: "/a", WayoutSocket: "/w", Capture: proxy.Capture{Ingress: 15000}},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: at("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a", WayoutSocket: "/w"},

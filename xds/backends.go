@@ -3,8 +3,6 @@ package xds
 import (
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"signet.example/ads"
 	"signet.example/mesh"
@@ -34,10 +32,10 @@ func (b *builder) serviceAddresses(routes string, out []outward) {
 		}
 		for _, p := range portsOf(s) {
 			e := at(name, p)
-			b.section(e.Listener(), nil, func() { b.add(ads.ListenerType, e.Listener(), b.outbound(e, b.egressManager(routes))) })
+			b.section(e.Listener(), b.share, func() { b.add(ads.ListenerType, e.Listener(), b.outbound(e, b.egressManager(routes))) })
 		}
 		for _, p := range tcpPortsOf(s) {
-			i := slices.IndexFunc(out, func(o outward) bool { return o.service == strings.ToLower(s.service.Name) && o.port == p })
+			i := wayOutOf(out, s, p)
 			if i < 0 {
 				continue // nothing answers
 			}

@@ -19,6 +19,7 @@ type builder struct {
 	node  *mesh.VirtualNode
 	shape proxy.Shape // zero while what all shapes have in common is built
 	life  lifetimes
+	share uint64 // of the connections, of a listener that has one
 
 	resources []*ads.Resource
 	clusters  map[string]egressCluster // those that were added, by name

@@ -73,6 +73,10 @@ func (b *builder) outbound(e proxy.Egress, to *listenerv3.Filter) *listenerv3.Li
 			Filters: []*listenerv3.Filter{b.onlyTheApplication(), to},
 		}},
 	}
+	if e != b.shape.Egress {
+		explicit := l.GetFilterChains()[0]
+		explicit.Filters = append([]*listenerv3.Filter{b.ofItsShare(l.GetName())}, explicit.GetFilters()...)
+	}
 	if e.Socket == "" {
 		l.Address = address(e.Addr().String(), uint32(e.Port()))
 		// The agent is asked at a connection's first byte: without that nobody is, and

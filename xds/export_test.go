@@ -13,3 +13,6 @@ func Unambiguous(path string) bool { return thePath.MatchString(path) && !theDot
 
 // IsHost is what the first filter lets pass as an :authority.
 func IsHost(s string) bool { return aHost.MatchString(s) }
+
+// ShareOf is how many connections each of some listeners has of those of the ways in.
+var ShareOf = shareOf

@@ -75,6 +75,7 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 	}
 	b := n.calls
 	b.shape, b.resources = shape, slices.Clip(b.resources)
+	b.share = shareOf(connectionsOf(shape), b.sharing(n.out))
 	b.section(authzCluster, nil, func() {
 		b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket, unlimited(), proxy.AuthzStreams))
 	})

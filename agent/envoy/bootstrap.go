@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/internal/openfiles"
+	"signet.example/proxy"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 	// A supervised proxy refuses connections and requests before it is killed for
 	// its memory or has no files left. Both are far above what one virtual node needs.
 	proxyHeap        = 1 << 30
-	proxyConnections = 50_000
+	proxyConnections = 2 * proxy.DefaultConnections
 	// proxyFiles are kept for what is no connection of a caller.
 	proxyFiles = 512
 )
@@ -42,6 +43,15 @@ func mostConnections(files uint64) (in, out int64) {
 	kept := min(proxyFiles, files/2)
 	all := int64(min(proxyConnections, (files-kept)/2))
 	return all - all/2, all / 2
+}
+
+// Connections is how many connections the ways in of a proxy take on this host, as a Shape has it.
+func Connections() uint32 {
+	_, files := openfiles.Limit()
+	if in, _ := mostConnections(files); in != proxy.DefaultConnections {
+		return uint32(max(in, 1)) //nolint:gosec // at most half of proxyConnections
+	}
+	return 0
 }
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/openfiles"
 	"signet.example/proxy"
 )
 
@@ -45,5 +46,13 @@ func TestAProxysWayOutNeverHasTheFilesOfWhatComesIn(t *testing.T) {
 	}
 	if !strings.Contains(string(text), `"envoy.resource_limits.listener.lds_egress_127.0.0.2_15001.connection_limit"`) {
 		t.Errorf("%s", text)
+	}
+}
+
+func TestAShapeHasTheRoomOfTheWaysInWhereFilesAreFew(t *testing.T) {
+	_, files := openfiles.Limit()
+	in, _ := mostConnections(files)
+	if got := Connections(); got != 0 && int64(got) != in || got == 0 && in != proxy.DefaultConnections {
+		t.Errorf("%d connections, of %d at the ways in", got, in)
 	}
 }

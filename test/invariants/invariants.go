@@ -15,6 +15,7 @@ import (
 	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -178,7 +179,7 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 	}
 	c.announced(path, m, chains)
 	if m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
-		c.outbound(path, m.GetName(), chains)
+		c.outbound(path, m, chains)
 		if at := m.GetAddress().GetPipe(); at != nil && at.GetMode() != 0o600 && at.GetMode() != 0o660 {
 			c.say(path, "listener %s: a way out that others than its group can open, mode %#o", m.GetName(), at.GetMode())
 		}
@@ -213,10 +214,20 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 	}
 }
 
-// outbound: whoever calls out was asked for by the agent first.
-func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) {
+// outbound: whoever calls out was asked for by the agent first, and has a bound that is not the
+// callers'.
+func (c *checker) outbound(path string, l *listenerv3.Listener, chains []*listenerv3.FilterChain) {
+	name := l.GetName()
 	for _, chain := range chains {
 		f := chain.GetFilters()
+		if !l.GetIgnoreGlobalConnLimit() { // else its bootstrap has one, by its name
+			var limit limitv3.ConnectionLimit
+			if len(f) == 0 || f[0].GetTypedConfig().UnmarshalTo(&limit) != nil || limit.GetMaxConnections().GetValue() == 0 {
+				c.say(path, "listener %s, filter chain %q: a way out that can take all connections of the ways in", name, chain.GetName())
+				continue
+			}
+			f = f[1:]
+		}
 		if len(f) == 1 && f[0].GetTypedConfig().MessageIs((*directv3.Config)(nil)) { // closes
 			continue
 		}

@@ -233,6 +233,9 @@ var breakages = map[string]breakage{
 		c := m.(*listenerv3.Listener).FilterChains[0]
 		c.Filters = c.Filters[1:]
 	}, "does not ask who calls"},
+	"a way out with the room of the ways in": {ads.ListenerType, outListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).IgnoreGlobalConnLimit = false
+	}, "can take all connections of the ways in"},
 	"a way out on failure": {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.FailureModeAllow = true }), "does not ask who calls"},
 	"a way out in shadow":  {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.ShadowMode = true }), "does not ask who calls"},
 	"a way out by another": {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "x" }), "does not ask who calls"},
