@@ -25,6 +25,7 @@ var (
 	ofTCP       = scope{name: "tcp", label: "envoy_tcp_prefix"}
 	ofClusters  = scope{name: "cluster", label: "envoy_cluster_name", begin: "cds_"}
 	ofListeners = scope{name: "listener"}
+	ofLimits    = scope{name: "connection_limit"}
 	ofServer    = scope{name: "server"}
 )
 
@@ -64,6 +65,7 @@ var families = []family{
 	{ofListeners, "ssl_handshake", counter, "TLS handshakes with callers.", `ssl\.handshake`},
 	{ofListeners, "ssl_connection_error", counter, "TLS handshakes with callers that failed.", `ssl\.connection_error`},
 	{ofListeners, "ssl_fail_verify_error", counter, "Callers whose certificate was refused.", `ssl\.fail_verify_error`},
+	{ofLimits, "limited_connections", counter, "Connections of the application that were closed, since a backend's listener had its share.", ""},
 	{ofServer, "live", gauge, "1 while Envoy is not draining.", ""},
 	{ofServer, "uptime", gauge, "Seconds since its start.", ""},
 	{ofServer, "memory_allocated", gauge, "Bytes.", ""},

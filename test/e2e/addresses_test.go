@@ -54,14 +54,14 @@ func addressed(t *testing.T, extra string) *meshtest.World {
 var addressInRow = regexp.MustCompile(`(?m)^VirtualService +test +(\S+)\.test\.internal .* (127\.\d+\.\d+\.\d+)$`)
 
 // addressesOf are those of the services, as an operator is shown them.
-func addressesOf(t *testing.T, w *meshtest.World) map[string]string {
+func addressesOf(t *testing.T, w *meshtest.World, n int) map[string]string {
 	t.Helper()
 	out, code := w.CLI("get", "virtualservices", "-o", "wide")
 	at := map[string]string{}
 	for _, row := range addressInRow.FindAllStringSubmatch(out, -1) {
 		at[meshtest.HostOf(row[1])] = row[2]
 	}
-	if code != 0 || len(at) != 3 {
+	if code != 0 || len(at) != n {
 		t.Fatalf("exit %d: %s", code, out)
 	}
 	return at
@@ -85,7 +85,7 @@ func byRecord(resolve func(ctx context.Context, host string) (string, error)) *h
 func TestAnApplicationFindsItsBackendsAtTheirOwnAddresses(t *testing.T) {
 	w := addressed(t, "")
 	app := startSpeaker(t, w.Nodes["store"].App)
-	at := addressesOf(t, w)
+	at := addressesOf(t, w, 3)
 	client := byRecord(func(_ context.Context, host string) (string, error) { return at[host], nil })
 	orders := fmt.Sprintf("http://%s:%d", meshtest.HostOf("orders"), meshtest.AppPort)
 	w.Await("web calls orders", 30*time.Second, func() error {
@@ -199,7 +199,7 @@ func TestAnApplicationFindsItsBackendsByTheAgentsNameServer(t *testing.T) {
 		}
 		return err
 	})
-	for host, want := range addressesOf(t, w) {
+	for host, want := range addressesOf(t, w, 3) {
 		if got, err := resolver.LookupHost(t.Context(), host); err != nil || len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %v, %v, want %s", host, got, err, want)
 		}

@@ -363,6 +363,12 @@ func (w *World) StartAgent() {
 	w.startAgent(nil, w.signet, "agent", "--config", w.agentConfig(w.envoy))
 }
 
+// StartAgentWithFiles starts it where it, and what it starts, may open no more files.
+func (w *World) StartAgentWithFiles(most int) {
+	w.T.Helper()
+	w.startAgent(nil, "sh", "-c", `ulimit -n "$0"; exec "$@"`, strconv.Itoa(most), w.signet, "agent", "--config", w.agentConfig(w.envoy))
+}
+
 // StartAgentWithoutToken starts it with what its configuration says and no more.
 func (w *World) StartAgentWithoutToken() {
 	w.T.Helper()
