@@ -148,6 +148,7 @@ test: build tools check e2e ## every test
 
 lint: tools-lint ## golangci-lint with .golangci.yml
 	.bin/golangci-lint run ./...
+	cd image && ../.bin/golangci-lint run ./... # a module of its own, which ./... leaves out
 
 check: lint ## formatting, linters, go.mod, unit tests
 	@test -z "$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { .bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'); echo 'run .bin/gofumpt -w on these'; exit 1; }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -63,14 +64,7 @@ func (in inputs) cLibrary() ([]file, error) {
 	for _, l := range libraries {
 		names = append(names, path.Join("lib", of.folder, l))
 	}
-	found, err := ofDebian(deb, func(name string) bool {
-		for _, n := range names {
-			if n == name {
-				return true
-			}
-		}
-		return false
-	})
+	found, err := ofDebian(deb, func(name string) bool { return slices.Contains(names, name) })
 	if err != nil {
 		return nil, err
 	}
