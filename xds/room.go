@@ -42,7 +42,7 @@ func shareOf(connections uint32, listeners int) uint64 {
 		parts *= 2
 	}
 	all := uint64(connections) / 4 * 3
-	return max(all/uint64(parts), min(fewConnections, all/fewListeners), 1) //nolint:gosec // above 0
+	return max(all/uint64(parts), min(fewConnections, all/fewListeners), 1)
 }
 
 // sharing counts the listeners of the application's calls beside the way out.
