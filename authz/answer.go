@@ -2,8 +2,10 @@ package authz
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -46,6 +48,13 @@ type answer struct {
 
 func (a *answer) caller(c Caller) {
 	a.record.Destination, a.record.Proxy = c.Destination.String(), escape(c.Proxy, maxRecordedText)
+}
+
+// peer records where a caller without an identity is: there is nothing else by which it is found.
+func (a *answer) peer(req *authv3.CheckRequest) {
+	if at := req.GetAttributes().GetSource().GetAddress().GetSocketAddress(); a.record.Source == "" && at.GetAddress() != "" {
+		a.record.Peer = escape(net.JoinHostPort(at.GetAddress(), strconv.FormatUint(uint64(at.GetPortValue()), 10)), maxRecordedText)
+	}
 }
 
 // request records what may be recorded; this is where redaction happens.

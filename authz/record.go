@@ -34,6 +34,10 @@ type Record struct {
 	// Source is empty where Envoy verified no peer certificate, and no ingress of the listener
 	// is at the caller's address: then it is [proxy.IngressCallers] of that.
 	Source, Destination string
+	// Peer is the address and port of a caller without a Source.
+	Peer string
+	// Status that the caller got; 0 of what was let through, and of connections.
+	Status uint32
 	// Path is without query.
 	Method, Host, Path string
 	// Headers by allow-list.

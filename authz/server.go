@@ -168,8 +168,12 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 	a := &answer{record: Record{ID: newID(), Time: s.opts.Clock()}}
 	s.guarded(ctx, req, a)
 	a.record.Duration = time.Since(began)
+	answer := a.response()
+	if a.record.Method != protocolTCP {
+		a.record.Status = uint32(answer.GetDeniedResponse().GetStatus().GetCode()) //nolint:gosec // a status of HTTP
+	}
 	s.report(a.record)
-	return a.response(), nil
+	return answer, nil
 }
 
 // newID cannot fail: without randomness crypto/rand ends the program.
@@ -228,6 +232,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 	}
 	in, err := s.peers.newInput(ctx, req, caller, a.record.Time)
 	a.request(in)
+	a.peer(req)
 	if err == nil {
 		err = st.checkBans(in)
 	}

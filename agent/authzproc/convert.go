@@ -55,7 +55,7 @@ var causes = map[authz.Cause]api.Cause{
 func decisionOf(r authz.Record) *api.Decision {
 	d := &api.Decision{
 		Id: r.ID, Time: timestamppb.New(r.Time), Allowed: r.Allowed, Observed: r.Observed, Cause: causes[r.Cause],
-		Source: r.Source, Destination: r.Destination, Method: r.Method, Host: r.Host, Path: r.Path, Headers: r.Headers,
+		Source: r.Source, Destination: r.Destination, Peer: r.Peer, Status: r.Status, Method: r.Method, Host: r.Host, Path: r.Path, Headers: r.Headers,
 		Rules: rulesOf(r.Rules), Failed: rulesOf(r.Failed),
 		PolicyRevision: r.PolicyRevision, PolicySource: r.PolicySource, Commit: r.Commit,
 		Message: r.Message, Proxy: r.Proxy, DurationMicros: r.Duration.Microseconds(),
