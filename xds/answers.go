@@ -31,8 +31,9 @@ var (
 	connectionFlags = []string{"UH", "UF", "UO", "DT"}
 )
 
-// endOf is of both ways. What the inspector says of a connection that is no TLS is not a failure.
-const endOf = "(connection.transport_failure_reason != '' && !connection.transport_failure_reason.startsWith('TLS_error|')) || connection.termination_details.startsWith('rbac_access_denied')"
+// endOf is of both ways: of a handshake that did not end in time Envoy gives no reason when it
+// writes the line, only how it ended. What the inspector says of a connection that is no TLS is not a failure.
+const endOf = "(connection.transport_failure_reason != '' && !connection.transport_failure_reason.startsWith('TLS_error|')) || connection.termination_details.startsWith('rbac_access_denied') || connection.termination_details.startsWith('transport socket timeout')"
 
 // requestLogs are the one that the node declares, and that of the proxy's own answers.
 func (b *builder) requestLogs(way answers.Way) []*accesslogv3.AccessLog {

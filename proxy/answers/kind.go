@@ -34,8 +34,10 @@ type sign struct {
 	caller  []string // parts of CallerTLS
 	callee  []string // parts of CalleeTLS
 	routed  bool     // its host has routes
-	method  string
-	status  int
+	// unexplained: the line has no CalleeTLS.
+	unexplained bool
+	method      string
+	status      int
 
 	// Of a decision.
 	cause, rule string
@@ -93,6 +95,7 @@ func (s sign) fits(l Line) bool {
 	return (s.way == "" || s.way == l.Way) &&
 		(s.method == "" || s.method == l.Method) &&
 		(s.status == 0 || s.status == l.Status) &&
+		(!s.unexplained || l.CalleeTLS == "") &&
 		(!s.routed || l.Service != "" && l.Service != "-") &&
 		(s.details == nil || slices.ContainsFunc(s.details, func(d string) bool { return is(d, l.Details) })) &&
 		(s.flag == "" || slices.Contains(strings.Split(l.Flags, ","), s.flag)) &&

@@ -56,6 +56,11 @@ func ParseLine(line string) (l Line, ok bool) {
 	if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &l) != nil || l.Message != Message {
 		return Line{}, false
 	}
+	// What Envoy's inspector says of a connection that is not TLS is no failure of one: it is
+	// looked at for every connection, to find its filter chain.
+	if strings.HasPrefix(l.CallerTLS, notTLS) {
+		l.CallerTLS = ""
+	}
 	for _, id := range []string{l.ID, l.Unique} {
 		if l.ID, ok = proxy.ParseDecisionID(id); ok {
 			return l, true
@@ -63,6 +68,9 @@ func ParseLine(line string) (l Line, ok bool) {
 	}
 	return Line{}, false
 }
+
+// notTLS begins what the inspector says; failures of handshakes begin with TLS_error:.
+const notTLS = "TLS_error|"
 
 // egressCluster is the name of a cluster of a virtual node, as App Mesh wrote it, behind that
 // of the mesh.

@@ -16,6 +16,12 @@ const (
 // tcp is the method of a line of a connection.
 const tcp = "tcp"
 
+// refusals are the alerts of TLS by which the other side refuses a certificate; by others it
+// has no version or cipher in common, or broke down.
+var refusals = []string{
+	"ALERT_BAD_CERTIFICATE", "ALERT_NO_CERTIFICATE", "ALERT_UNSUPPORTED_CERTIFICATE", "ALERT_CERTIFICATE_", "ALERT_UNKNOWN_CA", "ALERT_ACCESS_DENIED", "ALERT_DECRYPT_ERROR",
+}
+
 // kinds is the one home of what there is: docs/ANSWERS.md is this table for people, and
 // test/docs holds it to that. Envoy's words are those of 1.38 to 1.40.
 var kinds = []Kind{
@@ -28,7 +34,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "ambiguous", Gets: "400, by authz 403", Class: proxy.ClassAmbiguous,
-		signs: []sign{{details: []string{"rbac_access_denied_matched_policy[" + string(proxy.ClassAmbiguous) + "]", "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"}}, {rule: "signet: ambiguous *"}},
+		signs: []sign{{details: []string{"rbac_access_denied_matched_policy[" + string(proxy.ClassAmbiguous) + "]", "path_normalization_failed", "http1.unexpected_underscore", "http2.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"}}, {rule: "signet: ambiguous *"}},
 		Cause: "its path, host or headers can be read in two ways",
 		Cure:  "have the caller send one form: no %2F, %5C or `;` in the path, no `_` in a header's name that headersWithUnderscores of the MeshOptions do not list, one host, one length; `;` in a query passes with the annotation signet.example/unsafe: query-semicolons of the Mesh",
 	},
@@ -40,7 +46,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "large-headers", Gets: "431", Class: proxy.ClassMalformed,
-		signs: []sign{{details: []string{"request_headers_too_large", "http1.headers_too_large", "http1.too_many_headers", "http2.too_many_headers", "http2.header_list_size_exceeded"}}},
+		signs: []sign{{details: []string{"request_headers_too_large", "http1.headers_too_large", "http1.too_many_headers", "http2.too_many_headers", "http2.header_list_size_too_large", "http2.cookies_total_bytes_too_large"}}},
 		Cause: "its headers are more than 60 KiB, or more than 100",
 		Cure:  "have the caller send less: cookies and tokens are what grows",
 	},
@@ -57,9 +63,10 @@ var kinds = []Kind{
 		Cure:  "look at the caller's host: it is overloaded, or loses packets",
 	},
 	{
-		Name: "malformed", Gets: "400", Class: proxy.ClassMalformed,
-		signs: []sign{{details: []string{"missing_host_header", "absolute_path_rejected", "http1.*", "http2.*"}}},
-		Cause: "it breaks the rules of HTTP",
+		Name: "malformed", Gets: "400, or 404 where its path is none", Class: proxy.ClassMalformed,
+		// codec_error is how HTTP/2 ends a whole connection; one header beyond the decoder's own bound does, too.
+		signs: []sign{{details: []string{"missing_host_header", "absolute_path_rejected", "http1.*", "http2.*", "codec_error*"}}},
+		Cause: "it breaks the rules of HTTP, or has in HTTP/2 one header that no decoder takes",
 		Cure:  "mend the caller; where it does not speak HTTP at all, have the listener's portMapping say `protocol: tcp`, and `signet apply -f FILE`",
 	},
 	{
@@ -166,7 +173,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "refused-by-caller", Gets: "connection closed",
-		signs: []sign{{way: In, caller: []string{"ALERT"}}},
+		signs: []sign{{way: In, caller: refusals}},
 		Cause: "the caller refused the certificate of this proxy, by the name or the authority that it expects",
 		Cure:  "compare what the caller expects with `signet certs`: clients that are not of the mesh need a certificate of an authority that they know (tls.certificate.file)",
 	},
@@ -178,7 +185,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "slow-handshake", Gets: "connection closed",
-		signs: []sign{{way: In, caller: []string{"timeout", "timed out"}}},
+		signs: []sign{{way: In, closed: "transport socket timeout was reached"}, {way: In, caller: []string{"timeout", "timed out"}}},
 		Cause: "the handshake did not end within 10 s",
 		Cure:  "look at the caller's host: it is overloaded, or connects and says nothing",
 	},
@@ -210,7 +217,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "callee-refuses-caller", Gets: "503",
-		signs: []sign{{way: Out, callee: []string{"ALERT"}}},
+		signs: []sign{{way: Out, callee: refusals}},
 		Cause: "the callee refuses the caller's certificate",
 		Cure:  "`signet explain --to {to}` has the callee's reason, at the same time",
 	},
@@ -248,7 +255,8 @@ var kinds = []Kind{
 	},
 	{
 		Name: "connect-timeout", Gets: "503",
-		signs: []sign{{details: []string{"upstream_reset_before_response_started{connection_timeout*"}}},
+		// Of a connection that nobody answered Envoy gives no reason, and of one that failed it does.
+		signs: []sign{{details: []string{"upstream_reset_before_response_started{connection_timeout*"}}, {method: tcp, flag: "UF", unexplained: true}},
 		Cause: "nobody answered at the address within the time to connect",
 		Cure:  "a firewall drops what is sent there, or the host is gone: `signet proxies --node {to}` has the address",
 	},
@@ -285,8 +293,8 @@ var kinds = []Kind{
 	{
 		Name: "callee-reset", Gets: "502",
 		signs: []sign{{way: Out, details: []string{"upstream_reset_before_response_started{*"}}},
-		Cause: "the connection to the callee was closed before it answered: its proxy or its host ended",
-		Cure:  "`signet proxies --node {to} -o wide` has restarts; raise drain_requests of its agent where a deployment ended it",
+		Cause: "the connection to the callee was closed before it answered: its proxy or its host ended, or it refuses the caller's certificate, which TLS 1.3 says after the handshake",
+		Cure:  "`signet explain --to {to}` has the callee's reason where it refused the caller, at the same time; `signet proxies --node {to} -o wide` has restarts; raise drain_requests of its agent where a deployment ended it",
 	},
 	{
 		Name: "cut-off", Gets: "an answer without its end",
@@ -307,13 +315,13 @@ var kinds = []Kind{
 		Cure:  "raise timeout.perRequest of the route and of the listener of {to}, and `signet apply -f FILE`; or have it answer sooner",
 	},
 	{
-		Name: "idle-timeout", Gets: "504",
+		Name: "idle-timeout", Gets: "504, or 408 where the request is not whole",
 		signs: []sign{{details: []string{"stream_idle_timeout"}}},
 		Cause: "nothing was sent in either direction for longer than timeout.idle",
 		Cure:  "raise timeout.idle of the route and of the listener of {to}, and `signet apply -f FILE`; or have the stream send something sooner",
 	},
 	{
-		Name: "too-long", Gets: "504",
+		Name: "too-long", Gets: "504, or 408 where the request is not whole",
 		signs: []sign{{details: []string{"max_duration_timeout", "upstream_max_stream_duration_reached"}}, {method: tcp, flag: "DT"}},
 		Cause: "the stream was open for as long as one may be, which the lifetime of certificates bounds",
 		Cure:  "have the client open it again; docs/CONFIGURATION.md has the lifetimes",
