@@ -162,6 +162,7 @@ func TestOnlyTheApplicationCallsOutWithTheProxysIdentity(t *testing.T) {
 	if !strings.Contains(w.Agent.Tail(1<<20), fmt.Sprintf("user %d is not the application, which is user 0", otherUser)) {
 		t.Error("the agent's log does not say who was refused and why")
 	}
+	eventually(t, 10*time.Second, "the answer is found by who called", func() bool { return answerOf(t, w, "not-the-application", "--from", "test/web").Cure != "" })
 
 	t.Run("none of its own connections fails, while another user tries as fast as it can", func(t *testing.T) {
 		stop, tries := make(chan struct{}), 0
