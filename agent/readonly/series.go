@@ -74,7 +74,7 @@ var families = []family{
 var (
 	classes = []string{"2", "3", "4", "5"} // of answers
 	// bounds of the histogram's buckets are some of Envoy's.
-	bounds = []string{"5", "25", "50", "100", "250", "1000", "5000", "+Inf"}
+	bounds = []string{"5", "25", "100", "250", "1000", "5000", "+Inf"}
 )
 
 // filter is the query by which Envoy leaves out all else.
