@@ -358,7 +358,7 @@ func expect(t *testing.T, w *meshtest.World, k provoked, since time.Duration) {
 	}
 	of, _ := answers.Named(k.kind)
 	name := func(of string) string {
-		if strings.Contains(of, "/") && net.ParseIP(of) == nil {
+		if strings.Contains(of, "/") { // an address has none
 			return of
 		}
 		return ""

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -241,8 +242,8 @@ func nobodyAt(t *testing.T, full bool) int {
 // dialer calls from an address, unless this is the name of a node.
 func dialer(from string) net.Dialer {
 	d := net.Dialer{Timeout: 5 * time.Second}
-	if ip := net.ParseIP(from); ip != nil {
-		d.LocalAddr = &net.TCPAddr{IP: ip}
+	if ip, err := netip.ParseAddr(from); err == nil {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
 	}
 	return d
 }

@@ -128,7 +128,7 @@ func (p *Podman) programs(dir string) (all int64) {
 	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	p.must(err)
 	most := map[string]int64{}
-	for _, pid := range strings.Fields(string(text)) {
+	for pid := range strings.FieldsSeq(string(text)) {
 		rollup, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
 		program, gone := os.Readlink("/proc/" + pid + "/exe")
 		if err != nil || gone != nil {

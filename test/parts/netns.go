@@ -54,7 +54,7 @@ func SeveralHosts(t *testing.T, name string, count int) bool {
 		t.Cleanup(func() {
 			// What a run that was killed left there, such as containers, which are nobody's children.
 			left, _ := exec.CommandContext(context.WithoutCancel(t.Context()), ip, "netns", "pids", ns).Output()
-			for _, pid := range strings.Fields(string(left)) {
+			for pid := range strings.FieldsSeq(string(left)) {
 				if n, err := strconv.Atoi(pid); err == nil {
 					_ = unix.Kill(n, unix.SIGKILL) // or it has ended a moment ago
 				}
