@@ -6,6 +6,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 )
 
@@ -26,13 +27,14 @@ func (s *server) openCloudMap(ctx context.Context, changed watched.Signal) error
 }
 
 // askedOfCloudMap is what is asked: of the virtual nodes that say so, those of which
-// nothing is registered (D19).
+// nothing is registered (D19), or nothing that counts.
 func (s *server) askedOfCloudMap() map[proxy.Ref]cloudmap.Question {
 	asked := map[proxy.Ref]cloudmap.Question{}
+	awaits, _ := s.common.awaited.Get() // before what is registered
 	graph, registered := s.model().Graph(), s.endpoints.Snapshot()
 	for _, name := range graph.Meshes() {
 		for _, n := range graph.Nodes(name) {
-			if n.Spec == nil || n.Spec.ServiceDiscovery == nil || n.Spec.ServiceDiscovery.AWSCloudMap == nil || registered.Of(n.Ref) != nil {
+			if n.Spec == nil || n.Spec.ServiceDiscovery == nil || n.Spec.ServiceDiscovery.AWSCloudMap == nil || registered.Of(n.Ref) != nil && !awaits.Awaits(n.Ref, registered.Ready) {
 				continue
 			}
 			asked[n.Ref] = questionOf(n.Spec.ServiceDiscovery.AWSCloudMap, graph.Mesh(name))
@@ -50,6 +52,14 @@ func questionOf(d *mesh.AWSCloudMapServiceDiscovery, in *mesh.MeshSpec) cloudmap
 		q.Attributes[a.Key] = a.Value
 	}
 	return q
+}
+
+// arrive ends the wait for virtual nodes of which something healthy is registered.
+func (s *server) arrive() {
+	ready := s.endpoints.Snapshot().Ready
+	if awaits, _ := s.common.awaited.Get(); awaits.Arrived(ready) != awaits {
+		s.common.awaited.Update(func(now *awaited.Nodes) *awaited.Nodes { return now.Arrived(ready) })
+	}
 }
 
 // foundElsewhere reports whether instances of a virtual node are known although none is

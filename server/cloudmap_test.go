@@ -261,16 +261,23 @@ func TestInstancesOfCloudMapAreCalledWhereNoAgentRegistersAny(t *testing.T) {
 	c.down.Store(false)
 	sentTo(web, "nobody")
 
-	// A host may have it: mTLS, and only what its agent registers.
+	// A host may have it: what there was, until its agent registers one. From then on mTLS, and only that.
 	c.register("c", map[string]string{"AWS_INSTANCE_IPV4": "10.0.0.4", "stage": "blue"})
 	sentTo(web, "the instance", "10.0.0.4:8080")
 	r.apply(binding)
-	eventually(t, "mTLS", secured)
+	awaitFinding(t, r, "SIG045", "its callers go on as before")
+	if secured() {
+		t.Error("mTLS to an instance while the Binding does not count")
+	}
 	report, _ := r.join("back").session()
 	report(proxyReport("orders", "shop", "orders", "127.0.0.9", 8080))
 	sentTo(web, "the registered endpoint", "127.0.0.9:8080")
+	eventually(t, "mTLS", secured)
 	report(&api.Report{})
 	sentTo(web, "the instance again", "10.0.0.4:8080")
+	if !secured() {
+		t.Error("plaintext where the Binding had counted")
+	}
 }
 
 // patiently is eventually where some questions have failed: the next one is up to a minute away.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/internal/watched"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
@@ -21,6 +22,7 @@ import (
 // has the table): a database that takes the place of each is all that several servers need.
 type common struct {
 	fleet      shared.Value[*fleet.Known]      // who is served and connected where, reports, endpoints
+	awaited    shared.Value[*awaited.Nodes]    // virtual nodes whose Binding does not count yet
 	keys       shared.Value[issuers.Sets]      // of end-user token issuers
 	found      shared.Value[*cloudmap.Answers] // instances of virtual nodes in AWS Cloud Map
 	policy     shared.Value[*policies.State]   // the revision in force, and the one that routes are stamped with
@@ -36,16 +38,17 @@ type common struct {
 // returned is of use.
 func alone(dir dataDir, clock func() time.Time, log *slog.Logger) (common, error) {
 	known, err := fleet.OpenFile(dir.endpoints(), clock, log)
+	waited, waitedErr := awaited.OpenFile(dir.awaited(), log)
 	keys, keysErr := issuers.OpenFile(dir.issuers(), log)
 	found, foundErr := cloudmap.OpenFile(dir.cloudMap(), log)
 	keep := func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
-		for _, run := range []func(context.Context) error{known.Run, keys.Run, found.Run} {
+		for _, run := range []func(context.Context) error{known.Run, waited.Run, keys.Run, found.Run} {
 			g.Go(func() error { return run(ctx) })
 		}
 		return g.Wait()
 	}
 	return common{
-		fleet: known, keys: keys, found: found, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: keep,
-	}, errors.Join(err, keysErr, foundErr)
+		fleet: known, awaited: waited, keys: keys, found: found, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: keep,
+	}, errors.Join(err, waitedErr, keysErr, foundErr)
 }

@@ -257,6 +257,7 @@ type dataDir string
 func (d dataDir) store() string     { return filepath.Join(string(d), "store.db") }
 func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses.json") }
 func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }
+func (d dataDir) awaited() string   { return filepath.Join(string(d), "awaited.json") }
 func (d dataDir) issuers() string   { return filepath.Join(string(d), "issuers.json") }
 func (d dataDir) cloudMap() string  { return filepath.Join(string(d), "cloudmap.json") }
 func (d dataDir) refused() string   { return filepath.Join(string(d), "refused.json") }

@@ -24,6 +24,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/access"
+	"signet.example/server/awaited"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
@@ -165,7 +166,7 @@ func viewsOf(t *testing.T, m *model.Model, except ...string) *followed {
 	f.views = views.New(views.Config{
 		TrustDomain: modeltest.TrustDomain, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
-	}, sources{func() *model.Model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(t, agentX.Agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}, nil}, anyone{}, watched.NewSignal())
+	}, sources{func() *model.Model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(t, agentX.Agent), f.endpoints, &watched.Value[*awaited.Nodes]{}, firstInForce(t, m), &issuers.Keys{}, nil}, anyone{}, watched.NewSignal())
 	f.follow("agent", &corev3.Node{Id: agentX.ID.String()})
 	for _, n := range m.Graph().Nodes("m") {
 		if !slices.Contains(except, n.Name) {

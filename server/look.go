@@ -11,9 +11,10 @@ import (
 
 // look is what findings are made of.
 func (s *server) look(ctx context.Context) check.Look {
+	awaits, _ := s.common.awaited.Get() // before what is registered
 	l := check.Look{
 		Signer: s.lookAtSigner(ctx), Stored: s.model(), TrustDomain: s.td, Started: s.started, Now: s.clock(),
-		Agents: s.statuses.All(), Many: nearlyFull(s.roster.Principals(), s.cfg.Join.Quota), Clashes: s.instances.Recent(), Refused: s.endpoints.Refused(), Endpoints: s.endpoints.Snapshot(),
+		Agents: s.statuses.All(), Many: nearlyFull(s.roster.Principals(), s.cfg.Join.Quota), Clashes: s.instances.Recent(), Refused: s.endpoints.Refused(), Awaited: awaits, Endpoints: s.endpoints.Snapshot(),
 		Policy:  check.Policy{State: s.policies.State(), Statuses: s.policies.Statuses(), Packages: s.policies.PackagesInForce()},
 		Failing: s.issuers.Failing(), Losing: s.issuers.Losing(), Found: s.foundElsewhere, CloudMap: s.found.Failing(), Orphans: s.issued.Orphans(s.clock()),
 		Ends: nodes.Ends, ByCertificate: s.cfg.Join.X509PoP.Roots != "", PostQuantum: s.cfg.RequirePostQuantum,

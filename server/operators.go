@@ -9,6 +9,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/proxy"
 	"signet.example/server/admin"
+	"signet.example/server/awaited"
 	"signet.example/server/check"
 	"signet.example/server/drafts"
 	"signet.example/server/fault"
@@ -91,7 +92,7 @@ func (d draft) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.
 	if err != nil {
 		return nil, err
 	}
-	r := ready{s: d.of.s, writes: writes, next: next}
+	r := ready{s: d.of.s, writes: writes, now: d.of.now, next: next}
 	if refused != nil {
 		r.tried = d.of.s.views.Try(viewed{d.of.now}, viewed{next}, refused)
 	}
@@ -107,6 +108,7 @@ func (d draft) Effects(requests bool) ([]effect.Effect, int, error) {
 type ready struct {
 	s      *server
 	writes []store.Write
+	now    *model.Model     // what it was checked against
 	next   *model.Model     // what the store will have when it has taken them
 	tried  *views.Candidate // what next serves, nil if it was not translated
 }
@@ -115,6 +117,10 @@ type ready struct {
 func (r ready) Write(ctx context.Context, actor, asked string) (uint64, error) {
 	r.s.loading.Lock()
 	defer r.s.loading.Unlock()
+	// Before any server makes views of it. If it is not stored after all, whoever was awaited no more is called by mTLS alone.
+	r.s.common.awaited.Update(func(was *awaited.Nodes) *awaited.Nodes {
+		return awaited.After(was, viewed{r.next}.Rebound(viewed{r.now}), viewed{r.now}, viewed{r.next})
+	})
 	revision, err := r.s.store.Apply(ctx, actor, asked, r.next.Revision()-1, r.writes)
 	if errors.Is(err, store.ErrConflict) { // by another server, which the lock did not keep out
 		return 0, fault.New(fault.Unavailable, "%v; nothing was changed: apply again", err)

@@ -167,7 +167,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	}
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
 		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock,
-		Changed: func() { changed.Wake(); s.found.Renew() },
+		Changed: func() { s.arrive(); changed.Wake(); s.found.Renew() },
 	})
 	s.sessions = fleet.NewSessions(fleet.SessionsConfig{
 		Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log,
@@ -210,7 +210,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		Refused: func(ctx context.Context, r refused.Refusal, of int) {
 			s.refusals.Reported(ctx, fleet.IDOf(s.td, r.Agent), fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
 		},
-	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers, s.found}, follows{s.access}, changed)
+	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.common.awaited, s.policies, s.issuers, s.found}, follows{s.access}, changed)
 	if err := s.views.Remember(); err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}

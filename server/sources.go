@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 
 	"signet.example/api"
@@ -9,6 +10,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/access"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
@@ -17,6 +19,7 @@ import (
 	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/roster"
+	"signet.example/server/shared"
 	"signet.example/server/views"
 )
 
@@ -26,6 +29,7 @@ type sources struct {
 	roots     func() issuance.Roots
 	roster    *roster.Roster
 	endpoints *fleet.Endpoints
+	awaited   shared.Value[*awaited.Nodes]
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
 	found     *cloudmap.Services
@@ -34,8 +38,9 @@ type sources struct {
 // Look implements views.Source.
 func (s sources) Look() views.Look {
 	m, p := s.model(), s.policies.State()
+	awaits, _ := s.awaited.Get() // before what is registered
 	return views.Look{
-		Model: viewed{m}, Endpoints: s.endpoints.Snapshot(), Found: s.found.Answers(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.Issuers()),
+		Model: viewed{m}, Awaited: awaits, Endpoints: s.endpoints.Snapshot(), Found: s.found.Answers(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.Issuers()),
 		Policy: views.Policy{Current: p.Current, Keep: p.Keep, Stamp: p.Stamp},
 		Roster: s.roster.Version(), Banned: s.roster.Banned(),
 	}
@@ -68,6 +73,7 @@ type reports struct{ s *server }
 // Report implements fleet.Reports.
 func (r reports) Report(p fleet.Peer, m *api.Report) (unserved map[string]string) {
 	unserved = r.s.endpoints.Report(p, m)
+	r.s.arrive()
 	hosts, list := sources{model: r.s.model, roster: r.s.roster}, []views.Following(nil)
 	for _, v := range m.GetViews() {
 		ref := proxy.For(v.GetVirtualNode().GetMesh(), v.GetVirtualNode().GetName(), v.GetVirtualNode().GetGateway())
@@ -126,6 +132,11 @@ func (v viewed) Objects() ordered.Map[kinds.Key, *kinds.Object] { return v.of.Ob
 
 // Managed implements views.Model.
 func (v viewed) Managed(node proxy.Ref) bool { return v.of.Groups().Hosts.Any(node) }
+
+// Rebound implements views.Model.
+func (v viewed) Rebound(from views.Model) iter.Seq[proxy.Ref] {
+	return v.of.Groups().Hosts.Differ(from.(viewed).of.Groups().Hosts)
+}
 
 // Grants implements views.Model.
 func (v viewed) Grants() views.Grants { return v.of.Groups().Granted }

@@ -79,7 +79,8 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 //   - a managed listener (no tls) is called by mTLS if it is registered, if it can
 //     be found in no other way (Envoy may give endpoints to the cluster that a new
 //     one is about to replace), or if an agent may host it: losing registrations
-//     must not turn mTLS into plaintext.
+//     must not turn mTLS into plaintext. Before the first of a node that was called
+//     without, there is none to lose (docs/decisions/106).
 //
 // What remains is a peer outside, found by name or in Cloud Map, without a word about
 // TLS: it is called in plaintext, as App Mesh did.
@@ -92,7 +93,7 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 	case (len(endpoints) > 0 || e.node.DNS == nil) && !b.read.outside(e.node.Ref):
 		return true
 	}
-	return b.read.managed(e.node.Ref)
+	return b.read.managed(e.node.Ref) && !b.read.awaited(e.node.Ref)
 }
 
 // strangers reports whether a listener's answers may be of others than proxies of the mesh: its

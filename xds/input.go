@@ -37,6 +37,9 @@ type Input struct {
 	// the loss of its last registration would turn calls into plaintext. A nil
 	// func means that only nodes with registered endpoints are managed.
 	Managed func(node proxy.Ref) bool
+	// Awaited reports whether a managed node is called as if it were not, since it was called so before
+	// and none of its proxies has been ready yet. A nil func means that none is.
+	Awaited func(node proxy.Ref) bool
 	// Strict reports whether a managed listener was hardened, so that it takes no
 	// plaintext (D17). A nil func means that none was.
 	Strict func(node proxy.Ref) bool

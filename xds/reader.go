@@ -120,6 +120,11 @@ func (r *reader) managed(node proxy.Ref) bool {
 	return asked(r, func(in *Input) bool { return in.Managed != nil && in.Managed(node) })
 }
 
+// awaited is false of a node whose name could lead a proxy to itself: it is not looked for by that.
+func (r *reader) awaited(node proxy.Ref) bool {
+	return asked(r, func(in *Input) bool { return in.Awaited != nil && in.Awaited(node) && !in.Graph.LeadsBack(node) })
+}
+
 func (r *reader) strict(node proxy.Ref) bool {
 	return asked(r, func(in *Input) bool { return in.Strict != nil && in.Strict(node) })
 }

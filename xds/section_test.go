@@ -112,6 +112,7 @@ func TestASectionIsMadeAgainWhereAnythingThatItDependsOnIsAnother(t *testing.T) 
 		"not registered":         {in: at()},
 		"found outside":          {in: func(in *xds.Input) { in.Outside = is(true) }},
 		"managed, not there":     {in: func(in *xds.Input) { at()(in); in.Managed = is(true) }},
+		"managed and awaited":    {in: func(in *xds.Input) { in.Endpoints, in.Managed, in.Awaited = nil, is(true), is(true) }},
 		"hardened":               {in: func(in *xds.Input) { in.Strict = is(true) }},
 		"post-quantum":           {in: func(in *xds.Input) { in.RequirePostQuantum = func(string) bool { return true } }},
 		"trust domain":           {in: func(in *xds.Input) { in.TrustDomain = spiffeid.RequireTrustDomainFromString("other.example") }},

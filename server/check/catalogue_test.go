@@ -56,6 +56,7 @@ var severities = map[string][]api.Finding_Severity{
 	findSpeaker:      {sevInfo},
 	findApplication:  {sevError, sevWarning},
 	findManyOfOne:    {sevWarning},
+	findAwaited:      {sevWarning},
 	findPostQuantum:  {sevError},
 }
 

@@ -56,6 +56,7 @@ const (
 	findSpeaker      = "SIG042"
 	findApplication  = "SIG043"
 	findManyOfOne    = "SIG044"
+	findAwaited      = "SIG045"
 	findPostQuantum  = "SIG050"
 )
 

@@ -10,6 +10,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
@@ -29,6 +30,7 @@ type Look struct {
 	Many      map[string]Count       // of agents that joined by one principal, such as a role of AWS: those that may soon be no more
 	Clashes   map[string]fleet.Clash // host keys in two places, by agent
 	Refused   []fleet.Conflict
+	Awaited   *awaited.Nodes // virtual nodes whose Binding does not count yet
 	Endpoints *fleet.Registered
 	Found     func(proxy.Ref) bool           // reports whether instances of a virtual node are known that nobody registered
 	CloudMap  map[proxy.Ref]cloudmap.Failure // virtual nodes for which AWS Cloud Map does not answer

@@ -60,6 +60,11 @@ func (e *Endpoint) departure() departure { return departure{e.Gone.UnixNano(), e
 // Of lists what is registered for a virtual node, by agent and proxy.
 func (r *Registered) Of(at proxy.Ref) []*Endpoint { return r.by.Get(at).all() }
 
+// Ready reports whether any that is registered for a virtual node is healthy at one of its ports.
+func (r *Registered) Ready(node proxy.Ref) bool {
+	return slices.ContainsFunc(r.Of(node), func(e *Endpoint) bool { return slices.ContainsFunc(e.Ports, e.HealthyAt) })
+}
+
 // of is what is registered for an agent's proxy, nil if nothing is.
 func (r *Registered) of(n *Endpoint) *Endpoint {
 	list := r.agents.Get(ordered.String(n.Agent)).all()

@@ -158,6 +158,9 @@ func (h Hosts) May(group string, node proxy.Ref) bool {
 	return false
 }
 
+// Differ lists the virtual nodes of which not the same Bindings let groups host them.
+func (h Hosts) Differ(o Hosts) iter.Seq[proxy.Ref] { return h.by.Differ(o.by) }
+
 // Bindings are the names of the Bindings by which any group may host the virtual node,
 // each with its group, in the order of the groups.
 func (h Hosts) Bindings(node proxy.Ref) iter.Seq2[string, string] {

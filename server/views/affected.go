@@ -51,7 +51,7 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 			t.everything = true
 		}
 	}
-	for _, n := range in.endpoints.Differ(was.endpoints) {
+	for _, n := range slices.Concat(in.endpoints.Differ(was.endpoints), in.awaited.Differ(was.awaited)) {
 		reach(after, mesh.NodeName(n))
 	}
 	for n := range in.found.Differ(was.found) {

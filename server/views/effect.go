@@ -14,8 +14,8 @@ import (
 // that were left out. Without requests none is looked at.
 func (v *Views) Effects(now, next Model, requests bool) (list []effect.Effect, leftOut int, err error) {
 	before := v.source.Look().nodeInputs()
-	after := before
-	before.model, after.model = now, next
+	after := before.with(now, next)
+	before.model = now
 	changed := after.affected(before)
 	refs := changed.in(next.Graph())
 	for _, at := range changed.in(now.Graph()) {

@@ -21,7 +21,7 @@ import (
 // of a gateway with a request that comes to a port of it, by the routes that it is to have now.
 func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error) {
 	if of.Gateway() {
-		r.Authority = withoutPort(r.Authority)
+		r.Authority = predict.WithoutPort(r.Authority)
 	}
 	r.Headers = xds.Marked(r.Method, r.Headers)
 	set, err := v.translate(v.source.Look().nodeInputs()).set(Key{of, anyShapeOf(of)})
@@ -48,15 +48,6 @@ func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.O
 	}
 	slices.Sort(names)
 	return predict.Outcome{}, fault.New(fault.Invalid, "%s %s has several listeners, %s: name a port", of.Kind.Words(), of.Name, strings.Join(names, ", "))
-}
-
-// withoutPort is a host as a gateway's routes see it: its manager takes the port off, and a
-// dot at the end (xds). In an address of IPv6 colons stand between brackets.
-func withoutPort(authority string) string {
-	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
-		authority = authority[:i]
-	}
-	return strings.TrimSuffix(authority, ".")
 }
 
 // Bounds are those of the proxy of the virtual node that a cluster leads to, by what it is to

@@ -14,7 +14,7 @@ func TestAGatewaysRoutesSeeAHostWithoutItsPort(t *testing.T) {
 		"shop.example": "shop.example", "shop.example:8443": "shop.example", "shop.example.:8443": "shop.example", "shop.example.": "shop.example",
 		"[2001:db8::1]:8443": "[2001:db8::1]", "[2001:db8::1]": "[2001:db8::1]", "10.0.0.1:80": "10.0.0.1",
 	} {
-		if got := withoutPort(authority); got != want {
+		if got := predict.WithoutPort(authority); got != want {
 			t.Errorf("%s: %q, want %q", authority, got, want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -38,7 +39,10 @@ import (
 type viewed struct{ *model.Model }
 
 func (m viewed) Managed(node proxy.Ref) bool { return m.Groups().Hosts.Any(node) }
-func (m viewed) Grants() Grants              { return m.Groups().Granted }
+func (m viewed) Rebound(from Model) iter.Seq[proxy.Ref] {
+	return m.Groups().Hosts.Differ(from.(viewed).Groups().Hosts)
+}
+func (m viewed) Grants() Grants { return m.Groups().Granted }
 
 // server is what lies between a store and what agents and proxies are sent, with two hosts, and
 // random things that happen to it. It runs in a bubble of synctest.

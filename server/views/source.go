@@ -11,6 +11,7 @@ import (
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
@@ -29,6 +30,7 @@ type Source interface {
 type Look struct {
 	Model     Model
 	Endpoints *fleet.Registered
+	Awaited   *awaited.Nodes    // the virtual nodes whose Binding does not count yet
 	Found     *cloudmap.Answers // of virtual nodes of which nothing is registered
 	Policy    Policy
 	Roots     *api.Bundle
@@ -52,6 +54,8 @@ type Model interface {
 	// Managed reports whether any agent may host the virtual node, so that calls to it
 	// are mTLS even while none of its endpoints is registered.
 	Managed(node proxy.Ref) bool
+	// Rebound lists the virtual nodes whose Bindings are not those of another Model.
+	Rebound(from Model) iter.Seq[proxy.Ref]
 	// Grants are ==, for two models, where no group is granted anything else.
 	Grants() Grants
 }
@@ -84,5 +88,5 @@ type Follower interface {
 }
 
 func (in Look) nodeInputs() nodeInputs {
-	return nodeInputs{model: in.Model, endpoints: in.Endpoints, found: in.Found, stamp: in.Policy.Stamp}
+	return nodeInputs{model: in.Model, endpoints: in.Endpoints, awaited: in.Awaited, found: in.Found, stamp: in.Policy.Stamp}
 }

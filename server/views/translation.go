@@ -11,6 +11,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/parallel"
 	"signet.example/proxy"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -22,6 +23,7 @@ import (
 type nodeInputs struct {
 	model     Model
 	endpoints *fleet.Registered
+	awaited   *awaited.Nodes
 	found     *cloudmap.Answers
 	stamp     string // the policy revision that routes carry
 }
@@ -30,7 +32,7 @@ type nodeInputs struct {
 // port has an empty list there, not nil: its cluster stays EDS.
 func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
 	known := in.endpoints.Of(node)
-	if known == nil {
+	if known == nil || in.awaits(node) {
 		return in.foundAt(node, port)
 	}
 	list := []xds.Endpoint{}
@@ -60,7 +62,16 @@ func (in nodeInputs) foundAt(node proxy.Ref, port uint32) []xds.Endpoint {
 // outside reports whether the endpoints of a node are such as were found.
 func (in nodeInputs) outside(node proxy.Ref) bool {
 	_, asked := in.found.Of(node)
-	return asked && in.endpoints.Of(node) == nil
+	return asked && (in.endpoints.Of(node) == nil || in.awaits(node))
+}
+
+// awaits reports whether the Binding of a node does not count yet.
+func (in nodeInputs) awaits(node proxy.Ref) bool { return in.awaited.Awaits(node, in.endpoints.Ready) }
+
+// with is what views are made of when next is stored in the place of now.
+func (in nodeInputs) with(now, next Model) nodeInputs {
+	in.model, in.awaited = next, awaited.After(in.awaited, next.Rebound(now), now, next)
+	return in
 }
 
 // translation makes views from one look; what the shapes of a virtual node have
@@ -111,7 +122,7 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 func (t *translation) set(key Key) (*ads.Set, error) {
 	if t.nodes[key.Node] == nil {
 		n, err := xds.Translate(xds.Input{
-			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Outside: t.in.outside, Managed: t.in.model.Managed,
+			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Outside: t.in.outside, Managed: t.in.model.Managed, Awaited: t.in.awaits,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.cfg.SVIDLifetime,
 			RequirePostQuantum: t.cfg.PostQuantum, Memory: t.memory, Past: t.past,
 		}, key.Node)
@@ -148,7 +159,7 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	v.mu.Lock()
 	in := v.source.Look().nodeInputs()
 	was := in
-	was.model, in.model = now, next
+	was.model, in = now, in.with(now, next)
 	changed := in.affected(was).in(next.Graph())
 	followed := map[proxy.Ref][]Key{}
 	for _, at := range changed {

@@ -37,8 +37,9 @@ type stored struct {
 	grants granted
 }
 
-func (s *stored) Managed(proxy.Ref) bool { return false }
-func (s *stored) Grants() Grants         { return s.grants }
+func (s *stored) Managed(proxy.Ref) bool            { return false }
+func (s *stored) Rebound(Model) iter.Seq[proxy.Ref] { return func(func(proxy.Ref) bool) {} }
+func (s *stored) Grants() Grants                    { return s.grants }
 
 // granted is the names of what each group may be.
 type granted struct {

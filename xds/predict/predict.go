@@ -264,3 +264,12 @@ func passesQuery(q *routev3.QueryParameterMatcher, query string) (string, error)
 	}
 	return "", nil
 }
+
+// WithoutPort is a host as a gateway's routes see it: its manager takes the port off, and a
+// dot at the end (xds). In an address of IPv6 colons stand between brackets.
+func WithoutPort(authority string) string {
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		authority = authority[:i]
+	}
+	return strings.TrimSuffix(authority, ".")
+}

@@ -1,0 +1,31 @@
+package awaited
+
+import (
+	"iter"
+
+	"signet.example/mesh"
+	"signet.example/proxy"
+)
+
+// Model is what is stored.
+type Model interface {
+	Graph() *mesh.Graph
+	// Managed reports whether a Binding lets any agent host the virtual node.
+	Managed(node proxy.Ref) bool
+}
+
+// After is which virtual nodes are awaited when next is stored in the place of now, of which the
+// Bindings of rebound differ: those that were there without a Binding and get one are, too, and those
+// that have none any more are not. A node that comes with its Binding was called by nobody: its Binding
+// counts at once, also where all of it is stored anew after a loss.
+func After(was *Nodes, rebound iter.Seq[proxy.Ref], now, next Model) *Nodes {
+	for node := range rebound {
+		switch {
+		case !next.Managed(node):
+			was = was.Without(node)
+		case !now.Managed(node) && now.Graph().Node(node) != nil:
+			was = was.With(node)
+		}
+	}
+	return was
+}
