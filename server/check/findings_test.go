@@ -266,7 +266,7 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG044", "900 agents joined by it, and at 1000 no other one does", sevWarning, func(l *Look) {
 			l.Many = map[string]Count{"aws_task:role:web": {900, 1000, "join.aws_task.agents_per_role"}}
 		}},
-		{"SIG045", "its callers go on as before", sevWarning, func(l *Look) { l.Awaited = l.Awaited.With(proxy.Node("shop", "web")) }},
+		{"SIG045", "none of its proxies has been ready since: its callers go on as before", sevWarning, func(l *Look) { l.Awaited = l.Awaited.With(proxy.Node("shop", "web")) }},
 		{"SIG050", "there is no mesh of this name", sevError, func(l *Look) { l.PostQuantum = []string{"shop", "shp"} }},
 	} {
 		l := sound(t)

@@ -106,7 +106,10 @@ func (l Look) ofApplication(agent, id string, p *api.ProxyStatus) []*api.Finding
 	}
 	for _, port := range all[own].Failing {
 		severity, callers := sevWarning, "callers go elsewhere, as long as half of its endpoints are healthy"
-		if !slices.ContainsFunc(all, func(e *fleet.Endpoint) bool { return e.Gone.IsZero() && e.HealthyAt(port) }) {
+		switch healthy := slices.ContainsFunc(all, func(e *fleet.Endpoint) bool { return e.Gone.IsZero() && e.HealthyAt(port) }); {
+		case l.Awaited.Awaits(at, l.Endpoints.Ready):
+			callers = "callers go on by its service discovery until it passes (" + findAwaited + ")"
+		case !healthy:
 			severity, callers = sevError, "no other endpoint of it is healthy there, so that callers call all of them"
 		}
 		list = append(list, finding(findApplication, severity, fmt.Sprintf("proxy %s of %s", p.GetName(), id),
