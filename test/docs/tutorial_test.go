@@ -114,7 +114,7 @@ func runScript(t *testing.T, script string, path ...string) string {
 	go func() { done <- c.Wait() }()
 	select {
 	case err = <-done:
-	case <-time.After(3 * time.Minute):
+	case <-time.After(6 * time.Minute):
 		err = fmt.Errorf("not done after 3 minutes")
 	}
 	endSession(c.Process.Pid)
