@@ -115,7 +115,7 @@ func runScript(t *testing.T, script string, path ...string) string {
 	select {
 	case err = <-done:
 	case <-time.After(6 * time.Minute):
-		err = fmt.Errorf("not done after 3 minutes")
+		err = fmt.Errorf("not done after 6 minutes")
 	}
 	endSession(c.Process.Pid)
 	text, readErr := os.ReadFile(out.Name())
