@@ -295,6 +295,25 @@ func TestAnEmptyFolderThatOthersMayReadIsClosedAndNoOther(t *testing.T) {
 	}
 }
 
+// Who can change a folder above would have the agent close any empty folder of its user's.
+func TestAnEmptyFolderBelowOneOfOthersIsLeftAsItIs(t *testing.T) {
+	above := ownFolder(t)
+	path := filepath.Join(above, "data")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o755), os.Chmod(above, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if dir, err := OpenDir(path); err == nil {
+		dir.Close()
+		t.Error("it is taken")
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("it has %v, %v", info.Mode(), err)
+	}
+}
+
 func TestOneAgentHasAFolderAtATime(t *testing.T) {
 	path := ownFolder(t)
 	dir, err := OpenDir(path)
