@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/proxy/answers"
 )
 
 // followed is a server that has two decisions, one after the other, and stops.
@@ -57,4 +60,20 @@ func TestDecisionsAreFollowedByOneCallUntilTheServerEndsIt(t *testing.T) {
 	if len(server.asked) != 1 || server.asked[0].GetFilter().GetResult() != api.DecisionFilter_DENIED {
 		t.Errorf("it asks %v", server.asked)
 	}
+}
+
+// What is to be done of a denial is said as a command: it shows what is said that it shows.
+func TestWhatIsToBeDoneOfADenialShowsTheRulesByFileAndLine(t *testing.T) {
+	v := viewOf(&api.DecisionsListResponse{})
+	for _, k := range answers.All() {
+		command, _, says := strings.Cut(k.Cure, "` has the rules by file and line")
+		if !says {
+			continue
+		}
+		if shown := slices.Contains(v.header, "rule") || strings.HasSuffix(command, " -o wide") && slices.Contains(v.wide, "rule"); !shown {
+			t.Errorf("%s: %s`: no column of it has the rules", k.Name, command)
+		}
+		return
+	}
+	t.Error("no kind says which command has the rules")
 }

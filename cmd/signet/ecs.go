@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -63,12 +64,14 @@ that the tasks reach; --trust is ca/root.crt of what signet init made.`,
 	for _, name := range []string{"server", "trust", "image"} {
 		_ = c.MarkFlagRequired(name) // fails only for an undefined flag
 	}
-	c.MarkFlagsMutuallyExclusive("diff", "objects")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(convertOutputs, cobra.ShellCompDirectiveNoFileComp)) // the same
 	_ = c.RegisterFlagCompletionFunc("way-out", cobra.FixedCompletions(ecs.WaysOut, cobra.ShellCompDirectiveNoFileComp))   // the same
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !slices.Contains(convertOutputs, *format) {
 			return usage(fmt.Errorf("-o %s: must be %s", *format, strings.Join(convertOutputs, " or ")))
+		}
+		if *diff && *objects {
+			return usage(errors.New("--diff and --objects: give one of them"))
 		}
 		root, err := readBounded(c.Context(), *trust)
 		if err != nil {
@@ -203,8 +206,10 @@ func newOwn(of func(ecs.Own) (string, error), name, short, long string) *cobra.C
 	c.Flags().StringVar(&o.LogGroup, "log-group", "", "log group of CloudWatch")
 	c.Flags().StringVar(&o.Region, "region", "", "region of the log group")
 	_ = c.MarkFlagRequired("image") // fails only for an undefined flag
-	c.MarkFlagsRequiredTogether("log-group", "region")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if (o.LogGroup == "") != (o.Region == "") {
+			return usage(errors.New("--log-group and --region: give both, or none of them"))
+		}
 		text, err := of(o)
 		if err != nil {
 			return usage(err)

@@ -362,7 +362,7 @@ var kinds = []Kind{
 		Name: "denied", Gets: "403",
 		signs: []sign{{cause: "policy"}},
 		Cause: "a deny rule of its policy holds, or no allow rule does",
-		Cure:  "`signet decisions --denied --from {from} --to {to}` has the rules by file and line; correct the policy, commit, `signet policy sync`",
+		Cure:  "`signet decisions --denied --from {from} --to {to} -o wide` has the rules by file and line; correct the policy, commit, `signet policy sync`",
 	},
 	{
 		Name: "policy-error", Gets: "500",
