@@ -6,7 +6,6 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/proxy"
-	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 )
 
@@ -55,12 +54,7 @@ func questionOf(d *mesh.AWSCloudMapServiceDiscovery, in *mesh.MeshSpec) cloudmap
 }
 
 // arrive ends the wait for virtual nodes of which something healthy is registered.
-func (s *server) arrive() {
-	ready := s.endpoints.Snapshot().Ready
-	if awaits, _ := s.common.awaited.Get(); awaits.Arrived(ready) != awaits {
-		s.common.awaited.Update(func(now *awaited.Nodes) *awaited.Nodes { return now.Arrived(ready) })
-	}
-}
+func (s *server) arrive() { s.arrivals.Look(s.common.awaited, s.endpoints.Snapshot) }
 
 // foundElsewhere reports whether instances of a virtual node are known although none is
 // registered.

@@ -10,6 +10,7 @@ import (
 
 	"signet.example/internal/watched"
 	"signet.example/server/access"
+	"signet.example/server/awaited"
 	"signet.example/server/cloudmap"
 	"signet.example/server/departures"
 	"signet.example/server/fleet"
@@ -36,6 +37,7 @@ import (
 //	policies.reading → common.activating → policies.mu; the store
 //	Witness.writing → Witness.mu → the store         (only what an operator accepts is written under mu)
 //	a stream's taking → common.fleet → Roster.mu
+//	Arrivals.mu → common.awaited, common.fleet       (one after the other)
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock
 // that is not named here, of a part or of another folder (ads has some in each view), is
@@ -59,6 +61,7 @@ type server struct {
 	departing *departures.Departures
 	statuses  fleet.Statuses
 	endpoints *fleet.Endpoints
+	arrivals  awaited.Arrivals[*fleet.Registered] // ends the wait for virtual nodes
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
 	found     *cloudmap.Services // nil where Cloud Map is not asked

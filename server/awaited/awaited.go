@@ -8,6 +8,7 @@ package awaited
 import (
 	"iter"
 	"log/slog"
+	"slices"
 
 	"signet.example/internal/ordered"
 	"signet.example/proxy"
@@ -65,18 +66,15 @@ func (a *Nodes) Without(node proxy.Ref) *Nodes {
 }
 
 // Differ lists those that are in one of two and not in the other.
-func (a *Nodes) Differ(from *Nodes) (list []proxy.Ref) {
-	for node := range a.All() {
-		if !from.Has(node) {
-			list = append(list, node)
-		}
+func (a *Nodes) Differ(from *Nodes) []proxy.Ref {
+	return slices.Collect(a.all().Differ(from.all()))
+}
+
+func (a *Nodes) all() ordered.Map[proxy.Ref, struct{}] {
+	if a == nil {
+		return ordered.Map[proxy.Ref, struct{}]{}
 	}
-	for node := range from.All() {
-		if !a.Has(node) {
-			list = append(list, node)
-		}
-	}
-	return list
+	return a.nodes
 }
 
 // Awaits reports whether a virtual node is awaited still: as long as no proxy of it is ready.

@@ -16,16 +16,21 @@ type Model interface {
 
 // After is which virtual nodes are awaited when next is stored in the place of now, of which the
 // Bindings of rebound differ: those that were there without a Binding and get one are, too, and those
-// that have none any more are not. A node that comes with its Binding was called by nobody: its Binding
-// counts at once, also where all of it is stored anew after a loss.
+// that have none any more are not, also where a change that was to give them one was not stored. A node
+// that comes with its Binding was called by nobody: its Binding counts at once, also where all of it is
+// stored anew after a loss.
 func After(was *Nodes, rebound iter.Seq[proxy.Ref], now, next Model) *Nodes {
-	for node := range rebound {
-		switch {
-		case !next.Managed(node):
-			was = was.Without(node)
-		case !now.Managed(node) && now.Graph().Node(node) != nil:
-			was = was.With(node)
+	before := func(node proxy.Ref) bool { return now.Graph().Node(node) != nil }
+	after := was
+	for node := range was.All() {
+		if !next.Managed(node) || !before(node) {
+			after = after.Without(node)
 		}
 	}
-	return was
+	for node := range rebound {
+		if next.Managed(node) && !now.Managed(node) && before(node) {
+			after = after.With(node)
+		}
+	}
+	return after
 }

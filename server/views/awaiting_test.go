@@ -41,16 +41,18 @@ func TestANodeThatWasThereWithoutABindingIsAwaitedFromItsFirstOnUntilItHasNone(t
 		now, next string
 		want      bool
 	}{
-		"it gets its first Binding":         {nil, aGroup, bound, true},
-		"it comes with its Binding":         {nil, "", bound, false},
-		"it has another Binding":            {nil, bound, both, false},
-		"another takes its Binding's place": {nil, bound, boundElse, false},
-		"nothing of it changes":             {waited, bound, bound, true},
-		"it gets another while it is so":    {waited, bound, both, true},
-		"it loses one of two":               {waited, both, bound, true},
-		"it loses its last one":             {waited, bound, aGroup, false},
-		"it goes, and its Binding":          {waited, bound, "", false},
-		"it has none":                       {nil, aGroup, aGroup, false},
+		"it gets its first Binding":                   {nil, aGroup, bound, true},
+		"it comes with its Binding":                   {nil, "", bound, false},
+		"it has another Binding":                      {nil, bound, both, false},
+		"another takes its Binding's place":           {nil, bound, boundElse, false},
+		"nothing of it changes":                       {waited, bound, bound, true},
+		"it gets another while it is so":              {waited, bound, both, true},
+		"it loses one of two":                         {waited, both, bound, true},
+		"it loses its last one":                       {waited, bound, aGroup, false},
+		"it goes, and its Binding":                    {waited, bound, "", false},
+		"it has none":                                 {nil, aGroup, aGroup, false},
+		"a change was not stored by which it had one": {waited, aGroup, aGroup, false},
+		"it was not there at a change that was not":   {waited, "", bound, false},
 	} {
 		now, next := model(c.now), model(c.next)
 		if got := awaited.After(c.was, next.Rebound(now), now, next).Has(nodeB); got != c.want {
