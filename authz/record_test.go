@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"context"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -101,5 +102,21 @@ func TestEscapeIsShortAndWhole(t *testing.T) {
 	}
 	if got := authz.Escape(strings.Repeat("\x01", 1<<20), 100); len(got) > 500 {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+func TestARecordHasTheStatusOfARequestWhateverItsMethodAndNoneOfAConnection(t *testing.T) {
+	f := newFixtureWith(t, connectionRego, func(_ *authz.Options, c *authz.Config) { c.Newest = c.Policies[0].Revision().ID })
+	resp, r := f.ask(t, f.question("tcp", "/orders/1", other)) // HTTP/2 has any method
+	if code := resp.GetDeniedResponse().GetStatus().GetCode(); code == 0 || r.Status != uint32(code) {
+		t.Errorf("a request that was answered %v: %+v", code, r)
+	}
+	for what, ctx := range map[string]context.Context{"decided": asked(t.Context()), "refused before it was looked at": t.Context()} {
+		if _, err := f.Check(ctx, connection(6380, other)); err != nil {
+			t.Fatal(err)
+		}
+		if r := f.last(); r.Allowed || r.Status != 0 {
+			t.Errorf("a connection, %s: %+v", what, r)
+		}
 	}
 }

@@ -169,7 +169,7 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 	s.guarded(ctx, req, a)
 	a.record.Duration = time.Since(began)
 	answer := a.response()
-	if a.record.Method != protocolTCP {
+	if req.GetAttributes().GetRequest().GetHttp() != nil { // a connection gets none; of a request even the method is the caller's
 		a.record.Status = uint32(answer.GetDeniedResponse().GetStatus().GetCode()) //nolint:gosec // a status of HTTP
 	}
 	s.report(a.record)

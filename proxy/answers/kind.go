@@ -93,7 +93,7 @@ func Named(name string) (Kind, bool) {
 
 func (s sign) fits(l Line) bool {
 	return (s.way == "" || s.way == l.Way) &&
-		(s.method == "" || s.method == l.Method) &&
+		(s.method == "" || s.method == l.Method && (s.method != tcp || l.Status == 0)) && // a caller can have this for a method of HTTP
 		(s.status == 0 || s.status == l.Status) &&
 		(!s.unexplained || l.CalleeTLS == "") &&
 		(!s.routed || l.Service != "" && l.Service != "-") &&

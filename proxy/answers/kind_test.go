@@ -20,7 +20,7 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 		"no-gateway-route":           {{Way: answers.In, Details: "direct_response", Status: 404}},
 		"no-target":                  {{Way: answers.Out, Details: "direct_response", Status: 503}, {Way: answers.Out, Details: "cluster_not_found"}},
 		"no-endpoint":                {{Way: answers.Out, Details: "no_healthy_upstream"}, {Way: answers.Out, Method: "tcp", Flags: "UH"}},
-		"application-down":           {{Way: answers.In, Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}, {Way: answers.In, Method: "tcp", Flags: "UF,URX", CalleeTLS: "delayed_connect_error:_Connection_refused"}},
+		"application-down":           {{Way: answers.In, Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}, {Way: answers.In, Method: "tcp", Flags: "UF,URX", CalleeTLS: "delayed_connect_error:_Connection_refused"}, {Way: answers.In, Method: "tcp", Status: 503, Flags: "UF", Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}}, // the method of a request
 		"unreachable":                {{Way: answers.Out, Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}},
 		"callee-name":                {{Way: answers.Out, Details: began + "remote_connection_failure}", CalleeTLS: "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_verify_SAN_list:_verify_SAN_matcher:TLS_error_end"}},
 		"callee-expired":             {{Way: answers.Out, CalleeTLS: "CERTIFICATE_VERIFY_FAILED:_certificate_has_expired"}},
