@@ -108,7 +108,7 @@ func TestEscapeIsShortAndWhole(t *testing.T) {
 func TestARecordHasTheStatusOfARequestWhateverItsMethodAndNoneOfAConnection(t *testing.T) {
 	f := newFixtureWith(t, connectionRego, func(_ *authz.Options, c *authz.Config) { c.Newest = c.Policies[0].Revision().ID })
 	resp, r := f.ask(t, f.question("tcp", "/orders/1", other)) // HTTP/2 has any method
-	if code := resp.GetDeniedResponse().GetStatus().GetCode(); code == 0 || r.Status != uint32(code) {
+	if code := resp.GetDeniedResponse().GetStatus().GetCode(); code == 0 || int(r.Status) != int(code) {
 		t.Errorf("a request that was answered %v: %+v", code, r)
 	}
 	for what, ctx := range map[string]context.Context{"decided": asked(t.Context()), "refused before it was looked at": t.Context()} {
