@@ -34,8 +34,8 @@ func TestWhatAsksForEnvoysAdminPortIsAnsweredAndCanDoNothing(t *testing.T) {
 	}
 	value := func(node, series string) (n float64) {
 		page := get(t, base(node)+"/stats/prometheus")
-		if all := regexp.MustCompile(`(?m)^envoy_`).FindAllString(page, -1); len(all) != 60 {
-			t.Errorf("%d series of %s, want 60", len(all), node)
+		if all := regexp.MustCompile(`(?m)^envoy_`).FindAllString(page, -1); len(all) != 59 {
+			t.Errorf("%d series of %s, want 59", len(all), node)
 		}
 		_, rest, _ := strings.Cut(page, "\n"+series+" ")
 		_, _ = fmt.Sscan(rest, &n) // 0 where it is not there
