@@ -45,7 +45,7 @@ func ofFirstCgroups(own []byte, root string) int64 {
 			}
 			for line := range strings.Lines(string(text)) {
 				if least, ok := strings.CutPrefix(line, "hierarchical_memory_limit "); ok {
-					if n, err := strconv.ParseInt(strings.TrimSpace(least), 10, 64); err == nil {
+					if n, err := strconv.ParseInt(strings.TrimSpace(least), 10, 64); err == nil && n > 0 {
 						return n
 					}
 				}

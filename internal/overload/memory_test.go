@@ -45,6 +45,7 @@ func TestWhatTheFirstCgroupsAllowIsWhatAProcessMayHave(t *testing.T) {
 		filepath.Join(host, "memory"):                        "9223372036854771712",
 		filepath.Join(host, "memory", "ecs", "task", "web"):  "536870912",
 		filepath.Join(host, "memory", "ecs", "task", "next"): "much",
+		filepath.Join(host, "memory", "ecs", "task", "none"): "0",
 		filepath.Join(contained, "memory"):                   "536870912", // a container has its own there
 	} {
 		if err := os.MkdirAll(at, 0o755); err != nil {
@@ -63,6 +64,7 @@ func TestWhatTheFirstCgroupsAllowIsWhatAProcessMayHave(t *testing.T) {
 		{contained, "9:memory:/../../away\n", 512 << 20},
 		{host, "4:memory:/\n", 9223372036854771712},
 		{host, "4:memory:/ecs/task/next\n", math.MaxInt64},
+		{host, "4:memory:/ecs/task/none\n", math.MaxInt64},
 		{host, "4:memory\n0::/ecs\n", math.MaxInt64},
 		{t.TempDir(), "4:memory:/ecs\n", math.MaxInt64},
 	} {
