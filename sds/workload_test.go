@@ -1,12 +1,14 @@
 package sds_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -249,5 +251,68 @@ func TestGoSpiffesClientTakesSVIDAndBundles(t *testing.T) {
 	}
 	if b, ok := bundles.Get(td); !ok || len(b.X509Authorities()) != 1 {
 		t.Error("no bundle of the trust domain")
+	}
+}
+
+// A client that knows nothing of us follows what we say, by the standard's rules for clients.
+func TestGoSpiffesClientDropsWhatIsTakenAwayAndComesBackByItself(t *testing.T) {
+	a, ca := serve(t), newAuthority(t)
+	one, two := ca.svid(t, "/shop/web"), ca.svid(t, "/shop/web")
+	other := spiffeid.RequireTrustDomainFromString("other.example")
+	both := ca.bundles()
+	both[other.IDString()] = [][]byte{newAuthority(t).cert.Raw}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	updates := make(chan *workloadapi.X509Context, 8)
+	watched := make(chan error, 1)
+	go func() {
+		watched <- workloadapi.WatchX509Context(ctx, contexts(updates), workloadapi.WithAddr(a.address))
+	}()
+	next := func() *workloadapi.X509Context {
+		t.Helper()
+		select {
+		case u := <-updates:
+			return u
+		case <-ctx.Done():
+			t.Fatal("the client is told nothing")
+			return nil
+		}
+	}
+	a.source.updates <- sds.Update{SVIDs: []sds.SVID{one, ca.svid(t, "/shop/api")}, Bundles: both}
+	if u := next(); len(u.SVIDs) != 2 || !u.Bundles.Has(other) {
+		t.Errorf("first it has %d SVIDs, and another's bundle: %t", len(u.SVIDs), u.Bundles.Has(other))
+	}
+	a.source.updates <- sds.Update{SVIDs: []sds.SVID{one}, Bundles: ca.bundles()}
+	if u := next(); len(u.SVIDs) != 1 || u.Bundles.Has(other) {
+		t.Errorf("what was taken away it has still: %d SVIDs, another's bundle: %t", len(u.SVIDs), u.Bundles.Has(other))
+	}
+	a.source.end <- sds.ErrUnavailable
+	a.source.updates <- sds.Update{SVIDs: []sds.SVID{two}, Bundles: ca.bundles()}
+	if u := next(); !bytes.Equal(u.DefaultSVID().Certificates[0].Raw, two.Chain[0]) {
+		t.Error("after its stream ended it does not have the newest")
+	}
+	cancel()
+	if err := <-watched; status.Code(err) != codes.Canceled {
+		t.Error(err)
+	}
+}
+
+// contexts passes on what a client of go-spiffe is told.
+type contexts chan *workloadapi.X509Context
+
+func (c contexts) OnX509ContextUpdate(u *workloadapi.X509Context) { c <- u }
+
+// OnX509ContextWatchError is told when a stream ends: the client makes another.
+func (c contexts) OnX509ContextWatchError(error) {}
+
+func TestAClientFindsTheEndpointByItsEnvironment(t *testing.T) {
+	a, ca := serve(t), newAuthority(t)
+	svid := ca.svid(t, "/shop/web")
+	a.source.first = &sds.Update{SVIDs: []sds.SVID{svid}, Bundles: ca.bundles()}
+	t.Setenv("SPIFFE_ENDPOINT_SOCKET", a.address)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if got, err := workloadapi.FetchX509SVID(ctx); err != nil || got.ID != svid.ID {
+		t.Errorf("got %v, %v", got, err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	// citation is an id of docs/design, of docs/FINDINGS.md or of a decision.
+	// citation is an id of docs/design, of docs/FINDINGS.md, of docs/CONFORMANCE.md or of a decision.
 	citation = regexp.MustCompile(`(?:^|[^%\w/.-])((?:D|R|F)\d{1,2}|A\d{2}|[SUC]\d{1,2}|AM-[a-z]+|XDS-\d{2}|(?:ID|X509|WAPI|WEP|JWT|BND|FED)-\d{2}|(?:D|d)ecision \d{3})\b`)
 	heading  = regexp.MustCompile(`(?m)^(?:## |\| )([A-Z][A-Za-z0-9]*(?:-[a-z0-9]+)?)(?:\. | \||\n| \()`)
 	decided  = regexp.MustCompile(`^(\d{3})-`)
@@ -30,7 +30,7 @@ func TestEveryCitationIsInTheRepository(t *testing.T) {
 	if err != nil || len(pages) < 4 {
 		t.Fatalf("%d pages, %v", len(pages), err)
 	}
-	for _, page := range append(pages, filepath.Join(parts.Root(), "docs", "FINDINGS.md")) {
+	for _, page := range append(pages, filepath.Join(parts.Root(), "docs", "FINDINGS.md"), filepath.Join(parts.Root(), "docs", "CONFORMANCE.md")) {
 		for _, m := range heading.FindAllStringSubmatch(read(t, "docs", strings.TrimPrefix(page, filepath.Join(parts.Root(), "docs"))), -1) {
 			known[m[1]] = true
 		}

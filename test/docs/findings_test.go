@@ -39,7 +39,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	named := 0
-	for _, page := range []string{"README.md", "SECURITY.md", "docs/AGENT.md", "docs/FINDINGS.md", "docs/DEVIATIONS.md", "docs/APPMESH.md", "docs/POLICY.md", "docs/PROMISES.md"} {
+	for _, page := range []string{"README.md", "SECURITY.md", "docs/AGENT.md", "docs/FINDINGS.md", "docs/DEVIATIONS.md", "docs/APPMESH.md", "docs/POLICY.md", "docs/PROMISES.md", "docs/CONFORMANCE.md"} {
 		for _, m := range testName.FindAllStringSubmatch(read(t, page), -1) {
 			if named++; !exist[m[1]] {
 				t.Errorf("%s names %s, which is not a test", page, m[1])
