@@ -87,7 +87,7 @@ func (a *agent) keptOut(socket string) func(n int, last unixsock.Peer, err error
 }
 
 func (a *agent) serveWorkloadAPI() {
-	open := limits.NewStreams(a.guests.Knows)
+	open := limits.NewCalls(a.guests.Knows)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
 		if err := sds.CheckHeader(stream.Context()); err != nil {
@@ -97,7 +97,7 @@ func (a *agent) serveWorkloadAPI() {
 	}
 	a.workload = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(&workloads{&a.link.state, &a.link.connected, a.link.enrol.Trusted(), a.link.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(a.newWorkloads(), attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.Count)
 }

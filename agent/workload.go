@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"signet.example/agent/limits"
@@ -15,6 +16,7 @@ import (
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/sampled"
 	"signet.example/internal/watched"
 	"signet.example/sds"
 )
@@ -32,15 +34,35 @@ type workloads struct {
 	guests    *limits.Guests
 	metrics   *metrics
 	log       *slog.Logger
+	// looked bounds for how many refusals a minute the nearest entry is looked for, as the log
+	// bounds how many are written.
+	looked sampled.Budget
+}
+
+func (a *agent) newWorkloads() *workloads {
+	return &workloads{
+		state: &a.link.state, connected: &a.link.connected, trust: a.link.enrol.Trusted(), keeper: a.link.keeper, guests: a.guests, metrics: a.metrics, log: a.log,
+		looked: sampled.Budget{Most: 20, PerKey: 5, Window: time.Minute},
+	}
 }
 
 // refuse counts and logs a process that has no identity here: what it was seen to
-// be is what its entry's selectors would have to be.
+// be is what its entry's selectors would have to be, and the nearest entry the one that
+// was probably meant. The process itself is told none of it.
 func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err error) {
 	w.metrics.refused.WithLabelValues("workload").Inc()
 	attrs := []slog.Attr{slog.Any("selectors", has.Strings()), slog.Any("err", err)}
+	user := ""
 	if p, ok := attestation.PeerFromContext(ctx); ok {
 		attrs = append(attrs, slog.Any("uid", p.UID()), slog.Int("pid", p.PID()))
+		user = strconv.FormatUint(uint64(p.UID()), 10)
+	}
+	if s := w.state.Load(); s != nil && errors.Is(err, errNoEntry) {
+		if ok, _ := w.looked.Take(time.Now(), user); ok {
+			if name, lacks := s.Nearest(has); name != "" {
+				attrs = append(attrs, slog.String("nearest", name), slog.Any("lacks", lacks.Strings()))
+			}
+		}
 	}
 	if hint := attestHint(err); hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))

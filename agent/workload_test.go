@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/sds"
 )
 
 type svidStream = grpc.ServerStreamingClient[workload.X509SVIDResponse]
@@ -301,14 +304,20 @@ func TestSVIDsRotateGoOnInAnOutageAndResumeByThemselves(t *testing.T) {
 
 func TestARefusedWorkloadIsLoggedWithWhatItIsAndCounted(t *testing.T) {
 	r := newRig(t, func(f *fakeServer) {
-		f.entries = []*api.Entry{entry("other", "/shop/other", "unix:path:/usr/bin/other")}
+		f.entries = []*api.Entry{entry("other", "/shop/other", "unix:path:/usr/bin/other"), entry("mistyped", "/shop/mine", self(t), "unix:uid:4242")}
 	})
+	var refused error
 	r.await("a refusal", func() bool {
-		_, err := r.fetchOnce()
-		return status.Code(err) == codes.PermissionDenied
+		_, refused = r.fetchOnce()
+		return status.Code(refused) == codes.PermissionDenied
 	})
-	if log := r.log.String(); !strings.Contains(log, "workload.sock: process refused") || !strings.Contains(log, self(t)) || !strings.Contains(log, "no entry and no binding") {
-		t.Errorf("%s", log)
+	for _, want := range []string{"workload.sock: process refused", self(t), "no entry and no binding", "nearest=entry/mistyped", "lacks=[unix:uid:4242]", fmt.Sprintf("pid=%d", os.Getpid())} {
+		if log := r.log.String(); !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q: %s", want, log)
+		}
+	}
+	if told := status.Convert(refused).Message(); told != sds.ErrNoIdentity.Error() {
+		t.Errorf("the process is told %q", told)
 	}
 	if n := r.metric(`signet_agent_peers_refused_total{socket="workload"}`); n == "" || n == "0" {
 		t.Errorf("%q are counted", n)

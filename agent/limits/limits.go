@@ -17,6 +17,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/internal/openfiles"
 	"signet.example/internal/overload"
+	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 )
@@ -68,6 +69,10 @@ const (
 	strangersPerSecond, strangersBurst = 500, 1000
 )
 
+// callsPerSecond is how often one process of a user that is known may ask for keys, and how
+// often at once: each time it is looked at anew, which takes the agent 0.2 ms.
+const callsPerSecond, callsBurst = 2000, 2000
+
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
 
@@ -82,7 +87,8 @@ func mostConns(files uint64) most {
 // Tally counts what is open by who has it.
 type Tally struct {
 	most  most
-	pace  *pace // nil where who comes has passed a Door
+	pace  *pace              // nil where who comes has passed a Door
+	calls *paced.Each[int32] // how often each process of a user that is known may come; nil: as it likes
 	knows func(uid uint32) bool
 
 	mu       sync.Mutex
@@ -122,7 +128,11 @@ func (t *Tally) Count() int {
 // or its user comes too often and is not known, it is asked of proxy whether it is one
 // that the agent runs. Only that costs anything, where it is one.
 func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
-	if known := t.knows(c.UID); known || t.pace == nil || t.pace.allows(c) {
+	known := t.knows(c.UID)
+	switch {
+	case known && t.calls != nil && !t.calls.Allow(c.PID):
+		err = fmt.Errorf("%w: process %d of user %d makes more than %d calls in a second", ErrTooMany, c.PID, c.UID, callsPerSecond)
+	case known || t.pace == nil || t.pace.allows(c):
 		if leave, err = t.enterAnybody(c); err == nil {
 			return leave, nil
 		}
@@ -131,7 +141,7 @@ func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (lea
 				return leave, nil
 			}
 		}
-	} else {
+	default:
 		err = fmt.Errorf("%w: process %d of user %d, of whom nothing is known here, comes too often", ErrTooMany, c.PID, c.UID)
 	}
 	name, ok := proxy() // without the lock: it asks the kernel
@@ -322,6 +332,13 @@ func NewUnread() *underway.Room { return underway.New(mostLocal) }
 
 // NewStreams is for the streams of one server.
 func NewStreams(knows func(uid uint32) bool) *Tally { return tallyOf(mostStreams, newPace(), knows) }
+
+// NewCalls is NewStreams for a server whose calls cost much, whoever makes them.
+func NewCalls(knows func(uid uint32) bool) *Tally {
+	t := NewStreams(knows)
+	t.calls = paced.New[int32](callsPerSecond, callsBurst)
+	return t
+}
 
 // Guests are connections whose process has been found to have nothing here yet.
 // They are closed after a time: what they hold, others may want. It knows the users of

@@ -75,6 +75,33 @@ func TestWhoeverIsNotKnownAndComesTooOftenIsNotAttested(t *testing.T) {
 	}
 }
 
+// Whoever is known is looked at with each call, too.
+func TestAProcessOfAKnownUserCannotCallAsOftenAsItLikes(t *testing.T) {
+	tally := NewCalls(func(uint32) bool { return true })
+	calls := func(pid int32) bool {
+		leave, err := tally.enter(unixsock.Peer{PID: pid, UID: 1001}, func() (string, bool) { return "", false })
+		if err != nil && !errors.Is(err, ErrTooMany) {
+			t.Error(err)
+		}
+		if err == nil {
+			leave()
+		}
+		return err == nil
+	}
+	in := 0
+	for range 3 * callsBurst {
+		if calls(1) {
+			in++
+		}
+	}
+	if in < callsBurst || in >= 3*callsBurst {
+		t.Errorf("%d of its calls came in at once", in)
+	}
+	if !calls(2) {
+		t.Error("another process of the user was refused")
+	}
+}
+
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 	if files, _ := openfiles.Limit(); New(nobody).most != mostConns(files) {

@@ -232,6 +232,28 @@ func (s *Snapshot) Fits(has identity.Selectors) bool {
 	return ok || err != nil // several
 }
 
+// Nearest is the entry or binding that a peer with these selectors comes closest to, and what
+// it lacks of it: for a log, so that whoever wrote the entry sees which of its selectors does
+// not hold. "" where the peer has none of any.
+func (s *Snapshot) Nearest(has identity.Selectors) (name string, lacks identity.Selectors) {
+	most := 0
+	look := func(of string, wanted identity.Selectors) {
+		lacking := slices.DeleteFunc(slices.Clone(wanted), func(w identity.Selector) bool { return slices.Contains(has, w) })
+		held := len(wanted) - len(lacking)
+		closer := cmp.Or(cmp.Compare(held, most), cmp.Compare(len(lacks), len(lacking)), cmp.Compare(name, of))
+		if held > 0 && len(lacking) > 0 && (name == "" || closer > 0) {
+			name, lacks, most = of, lacking, held
+		}
+	}
+	for _, e := range s.Entries {
+		look(e.Name, e.Selectors)
+	}
+	for _, b := range s.Bindings {
+		look(b.Name, b.Selectors)
+	}
+	return name, lacks
+}
+
 // WantsHash reports whether an entry or binding that a peer with these selectors
 // might fit asks for the hash of its program.
 func (s *Snapshot) WantsHash(others identity.Selectors) bool {

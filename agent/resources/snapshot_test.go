@@ -147,3 +147,26 @@ func TestANodeIDSelectsByMeshAndName(t *testing.T) {
 		}
 	}
 }
+
+func TestTheNearestEntryIsTheOneWithMostOfWhatAProcessHas(t *testing.T) {
+	s := New(td, resourcestest.Set(t,
+		&api.Entry{Name: "entry/a", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1", "unix:path:/bin/a"}},
+		&api.Entry{Name: "entry/b", SpiffeId: "spiffe://test.example/b", Selectors: []string{"unix:uid:1", "unix:gid:1", "unix:path:/bin/b"}},
+		&api.Entry{Name: "entry/c", SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1", "unix:gid:1", "unix:path:/bin/b", "unix:sha256:" + strings.Repeat("a", 64)}},
+		&api.Entry{Name: "binding/web", SpiffeId: "spiffe://test.example/shop/web", Selectors: []string{"unix:uid:9", "unix:path:/bin/envoy"}, VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}},
+	), nil, nil, OfProcesses)
+	for _, row := range []struct{ has, name, lacks string }{
+		{"unix:uid:1 unix:gid:7 unix:path:/bin/x", "entry/a", "unix:path:/bin/a"},
+		{"unix:uid:1 unix:gid:1 unix:path:/bin/x", "entry/b", "unix:path:/bin/b"},
+		{"unix:uid:9 unix:gid:1 unix:path:/usr/bin/envoy", "binding/web", "unix:path:/bin/envoy"},
+		{"unix:uid:3 unix:path:/bin/x", "", ""},
+	} {
+		has, err := identity.ParseSelectors(strings.Fields(row.has))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name, lacks := s.Nearest(has); name != row.name || strings.Join(lacks.Strings(), " ") != row.lacks {
+			t.Errorf("%s: %q lacks %v, want %q and %s", row.has, name, lacks, row.name, row.lacks)
+		}
+	}
+}
