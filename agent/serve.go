@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/limits"
+	"signet.example/agent/workloads"
 	"signet.example/attestation"
 	"signet.example/internal/decode"
 	"signet.example/internal/overload"
@@ -29,10 +30,18 @@ const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
 	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions(a.room.Codec())...)
-	a.xds = decode.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
+	secrets := workloads.NewSecrets(a.source("xds"), workloads.Selectors, a.log)
+	guard := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		if ads.OfSecrets(info.FullMethod) {
+			return secrets.Guard(srv, stream, info, next)
+		}
+		return a.relay.Guard(srv, stream, info, next)
+	}
+	a.xds = decode.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, guard))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Peer: whoAsks, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
-	a.metrics.streams("xds", a.relay.Open)
+	(&ads.Server{Views: secrets, Peer: whoAsks, Log: a.log}).RegisterSecrets(a.xds)
+	a.metrics.streams("xds", func() int { return a.relay.Open() + secrets.Open() })
 }
 
 // whoAsks is whose a call is: a proxy of the agent's own, or a user.
@@ -66,7 +75,7 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 			why = overload.ErrShort.Error()
 		}
 		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
-			slog.Any("err", err), slog.String("hint", attestHint(err)))
+			slog.Any("err", err), slog.String("hint", workloads.Hint(err)))
 	}
 }
 
@@ -86,6 +95,14 @@ func (a *agent) keptOut(socket string) func(n int, last unixsock.Peer, err error
 	}
 }
 
+// source is what the processes that come to a socket may hold.
+func (a *agent) source(socket string) *workloads.Source {
+	return workloads.New(workloads.Config{
+		Socket: socket, State: &a.link.state, Connected: &a.link.connected, Trust: a.link.enrol.Trusted(), Keeper: a.link.keeper,
+		Stay: a.guests.StayFor, Refused: a.metrics.refused.WithLabelValues(socket), Log: a.log,
+	})
+}
+
 func (a *agent) serveWorkloadAPI() {
 	open := limits.NewCalls(a.guests.Knows)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -97,7 +114,7 @@ func (a *agent) serveWorkloadAPI() {
 	}
 	a.workload = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(a.newWorkloads(), attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(a.source("workload"), workloads.Selectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.Count)
 }

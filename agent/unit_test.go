@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,9 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"signet.example/agent/svids"
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/x509pop"
 	"signet.example/internal/watched"
@@ -141,17 +137,6 @@ func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
 				t.Errorf("the file is gone: %q, %v", kept, err)
 			}
 		})
-	}
-}
-
-func TestAnSVIDThatHasEndedIsNotServed(t *testing.T) {
-	now := time.Now()
-	w := svids.Name{Entry: "entry/web", ID: spiffeid.RequireFromString("spiffe://test.example/web")}
-	for left, served := range map[time.Duration]int{time.Minute: 1, -time.Second: 0} {
-		s := &svids.SVID{Entry: w.Entry, ID: w.ID, Issued: now.Add(-time.Hour), Leaf: &x509.Certificate{NotAfter: now.Add(left)}}
-		if n := len(good(map[string]*svids.SVID{w.Entry: s}, []svids.Name{w})); n != served {
-			t.Errorf("%s before its end: %d served", left, n)
-		}
 	}
 }
 

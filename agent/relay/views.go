@@ -2,14 +2,7 @@ package relay
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"fmt"
 	"log/slog"
-	"math/big"
 	"slices"
 	"strings"
 	"sync"
@@ -303,11 +296,7 @@ func (v *View) takeBack() error {
 	if v.published.Load() == nil {
 		return nil
 	}
-	nobody, err := untrusted(time.Now())
-	if err != nil {
-		return err
-	}
-	secret, err := sds.SVIDSecret(v.as.ID, nobody.chain, nobody.key)
+	secret, err := sds.UntrustedSecret(v.as.ID.String(), time.Now())
 	if err != nil {
 		return err
 	}
@@ -316,29 +305,6 @@ func (v *View) takeBack() error {
 		return err
 	}
 	return v.put(set, "")
-}
-
-// selfSigned is a certificate that nobody trusts, with its key.
-type selfSigned struct {
-	chain [][]byte
-	key   *ecdsa.PrivateKey
-}
-
-// untrusted makes one. Envoy takes none without a name.
-func untrusted(now time.Time) (selfSigned, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return selfSigned{}, fmt.Errorf("make a key that nobody trusts: %w", err)
-	}
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "revoked"}, SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return selfSigned{}, fmt.Errorf("make a certificate that nobody trusts: %w", err)
-	}
-	return selfSigned{[][]byte{der}, key}, nil
 }
 
 // rememberedPorts is Ports without looking at a set twice; the caller holds Relay.mu.

@@ -91,9 +91,10 @@ var imports = map[string][]string{
 	"agent/readonly":    {"internal"},
 	"agent/authzproc":   {"identity", "api", "attestation", "policy", "authz", "authz/jwt", "agent/resources", "agent/answered", "agent/limits", "internal", "proxy"},
 	"agent/wayout":      {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
+	"agent/workloads":   {"identity", "ads", "attestation", "sds", "agent/svids", "agent/resources", "internal"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/workloads", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {

@@ -15,7 +15,7 @@ func TestTheBootstrapOfThePageIsWhatItsCommandPrints(t *testing.T) {
 	page := read(t, "docs", "ENVOY.md")
 	command := regexp.MustCompile(`(?m)^signet (envoy bootstrap mesh/.*) > bootstrap\.yaml$`).FindStringSubmatch(page)
 	blocks := block(page, "yaml")
-	if command == nil || len(blocks) != 2 {
+	if command == nil || len(blocks) != 3 {
 		t.Fatalf("the page has the command %q and %d blocks", command, len(blocks))
 	}
 	out, err := exec.CommandContext(t.Context(), parts.Signet(t), strings.Fields(command[1])...).CombinedOutput()

@@ -221,8 +221,8 @@ func ownBlocks(t *testing.T, replace ...string) []string {
 	for _, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
 		out = append(out, strings.NewReplacer(replace...).Replace(m[1]))
 	}
-	if len(out) != 2 {
-		t.Fatalf("docs/ENVOY.md has %d YAML blocks, want manifests and bootstrap", len(out))
+	if len(out) != 3 {
+		t.Fatalf("docs/ENVOY.md has %d YAML blocks, want manifests, bootstrap and that of plain SDS", len(out))
 	}
 	return out
 }

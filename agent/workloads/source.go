@@ -1,4 +1,4 @@
-package agent
+package workloads
 
 import (
 	"cmp"
@@ -11,7 +11,8 @@ import (
 	"strconv"
 	"time"
 
-	"signet.example/agent/limits"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
@@ -25,53 +26,64 @@ import (
 // for the first time, before it is told to come again.
 const workloadWait = 3 * time.Second
 
-// workloads is what the Workload API serves: an sds.Source.
-type workloads struct {
-	state     *watched.Value[*resources.Snapshot]
-	connected *watched.Value[bool]
-	trust     *watched.Value[*svids.Trust]
-	keeper    *svids.Keeper
-	guests    *limits.Guests
-	metrics   *metrics
-	log       *slog.Logger
+// Config is what a Source is made of. Every field is needed.
+type Config struct {
+	// Socket is where its callers come, for the log.
+	Socket string
+	// State is what the servers told the agent for itself; nil before the first.
+	State *watched.Value[*resources.Snapshot]
+	// Connected is whether a connection to the servers stands.
+	Connected *watched.Value[bool]
+	// Trust is by which roots SVIDs are accepted.
+	Trust  *watched.Value[*svids.Trust]
+	Keeper *svids.Keeper
+	// Stay is told of a call whose process is given something.
+	Stay func(context.Context)
+	// Refused counts processes that are given nothing.
+	Refused prometheus.Counter
+	Log     *slog.Logger
+}
+
+// Source is what the processes of this host may hold: an sds.Source.
+type Source struct {
+	Config
+
 	// looked bounds for how many refusals a minute the nearest entry is looked for, as the log
 	// bounds how many are written.
 	looked sampled.Budget
 }
 
-func (a *agent) newWorkloads() *workloads {
-	return &workloads{
-		state: &a.link.state, connected: &a.link.connected, trust: a.link.enrol.Trusted(), keeper: a.link.keeper, guests: a.guests, metrics: a.metrics, log: a.log,
-		looked: sampled.Budget{Most: 20, PerKey: 5, Window: time.Minute},
-	}
+// New returns one.
+func New(c Config) *Source {
+	return &Source{Config: c, looked: sampled.Budget{Most: 20, PerKey: 5, Window: time.Minute}}
 }
 
 // refuse counts and logs a process that has no identity here: what it was seen to
 // be is what its entry's selectors would have to be, and the nearest entry the one that
 // was probably meant. The process itself is told none of it.
-func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err error) {
-	w.metrics.refused.WithLabelValues("workload").Inc()
+func (w *Source) refuse(ctx context.Context, has identity.Selectors, err error) {
+	w.Refused.Inc()
 	attrs := []slog.Attr{slog.Any("selectors", has.Strings()), slog.Any("err", err)}
 	user := ""
 	if p, ok := attestation.PeerFromContext(ctx); ok {
 		attrs = append(attrs, slog.Any("uid", p.UID()), slog.Int("pid", p.PID()))
 		user = strconv.FormatUint(uint64(p.UID()), 10)
 	}
-	if s := w.state.Load(); s != nil && errors.Is(err, errNoEntry) {
+	if s := w.State.Load(); s != nil && errors.Is(err, errNoEntry) {
 		if ok, _ := w.looked.Take(time.Now(), user); ok {
 			if name, lacks := s.Nearest(has); name != "" {
 				attrs = append(attrs, slog.String("nearest", name), slog.Any("lacks", lacks.Strings()))
 			}
 		}
 	}
-	if hint := attestHint(err); hint != "" {
+	if hint := Hint(err); hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))
 	}
-	w.log.LogAttrs(ctx, slog.LevelWarn, "workload.sock: process refused", attrs...)
+	w.Log.LogAttrs(ctx, slog.LevelWarn, w.Socket+".sock: process refused", attrs...)
 }
 
-// attestHint reports what to do where the kernel does not show the agent a process.
-func attestHint(err error) string {
+// Hint says what to do where the kernel does not show the agent a process.
+func Hint(err error) string {
 	if errors.Is(err, os.ErrPermission) {
 		return "the agent does not see other users' programs: give it CAP_SYS_PTRACE, or run it as root"
 	}
@@ -100,15 +112,15 @@ func (l look) same(o look) bool {
 }
 
 // Watch implements sds.Source.
-func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (identity.Selectors, error), send func(sds.Update) error) error {
+func (w *Source) Watch(ctx context.Context, selectors func(context.Context) (identity.Selectors, error), send func(sds.Update) error) error {
 	var last look
 	deadline := time.NewTimer(workloadWait)
 	defer deadline.Stop()
 	late, sent := false, false
 	for {
-		s, stateChanged := w.state.Get()
-		held, heldChanged := w.keeper.Watch()
-		t, trustChanged := w.trust.Get()
+		s, stateChanged := w.State.Get()
+		held, heldChanged := w.Keeper.Watch()
+		t, trustChanged := w.Trust.Get()
 		if s == nil {
 			return fmt.Errorf("%w: %w", sds.ErrUnavailable, resources.ErrNone)
 		}
@@ -128,7 +140,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 				sent = true
 			case sent:
 				// Its SVIDs ended in an outage: it is told when there are new ones.
-			case late || !w.connected.Load():
+			case late || !w.Connected.Load():
 				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, cmp.Or(failure, errNoServer))
 			}
 			last, late = next, false
@@ -150,7 +162,7 @@ var errNoEntry = errors.New("no entry and no binding of this host's group fits w
 var errNoServer = errors.New("no server to issue it")
 
 // attest finds out what the caller is now and has what it may hold be issued.
-func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.SVID, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
+func (w *Source) attest(ctx context.Context, l look, held map[string]*svids.SVID, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
 	has, err := selectors(ctx)
 	if err != nil {
 		w.refuse(ctx, nil, err)
@@ -164,8 +176,8 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		w.refuse(ctx, has, err)
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
-	w.guests.StayFor(ctx)
-	w.keeper.Need(l.names...)
+	w.Stay(ctx)
+	w.Keeper.Need(l.names...)
 	l.svids = good(held, l.names)
 	return l, nil
 }
@@ -182,13 +194,13 @@ func good(held map[string]*svids.SVID, names []svids.Name) []*svids.SVID {
 
 // pending reports whether an SVID that is not there is worth waiting for: the server
 // is there, and has not failed to issue it. failure is that of one that has.
-func (w *workloads) pending(l look) (pending bool, failure error) {
-	connected := w.connected.Load()
+func (w *Source) pending(l look) (pending bool, failure error) {
+	connected := w.Connected.Load()
 	for _, wanted := range l.names {
 		if slices.ContainsFunc(l.svids, func(s *svids.SVID) bool { return s.Entry == wanted.Entry }) {
 			continue
 		}
-		if err := w.keeper.Failure(wanted.Entry); err != nil {
+		if err := w.Keeper.Failure(wanted.Entry); err != nil {
 			failure = err
 		} else if connected {
 			pending = true
@@ -205,8 +217,8 @@ func (l look) update() sds.Update {
 	return u
 }
 
-// attestedSelectors are the selectors of the process behind a call.
-func attestedSelectors(ctx context.Context) (identity.Selectors, error) {
+// Selectors are those of the process behind a call.
+func Selectors(ctx context.Context) (identity.Selectors, error) {
 	p, ok := attestation.PeerFromContext(ctx)
 	if !ok {
 		return nil, errors.New("the connection was not attested")
