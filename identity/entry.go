@@ -152,6 +152,8 @@ type EntrySpec struct {
 	Selectors   []string         `yaml:"selectors" json:"selectors"`
 	TTL         string           `yaml:"ttl,omitempty" json:"ttl,omitempty"`
 	Hint        string           `yaml:"hint,omitempty" json:"hint,omitempty"`
+	// DNSNames is refused, with the reason: whoever comes from SPIRE has it.
+	DNSNames []string `yaml:"dnsNames,omitempty" json:"dnsNames,omitempty"`
 }
 
 // Build checks the spec and returns the Entry. What it returns lies in td and
@@ -160,10 +162,19 @@ func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 	id, noID := s.id(td)
 	selectors, noSelectors := buildWorkloadSelectors(s.Selectors)
 	ttl, noTTL := ParseDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL)
-	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint)); err != nil {
+	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint), s.checkDNSNames()); err != nil {
 		return Entry{}, err
 	}
 	return Entry{Name: name, Group: s.Group, ID: id, Selectors: selectors, TTL: ttl, Hint: s.Hint}, nil
+}
+
+// checkDNSNames refuses them: whoever verifies a certificate with one would refuse it.
+func (s EntrySpec) checkDNSNames() error {
+	if len(s.DNSNames) == 0 {
+		return nil
+	}
+	return NewFieldError("spec.dnsNames", "no certificate here has DNS names: the issuing certificate excludes every one (a critical name constraint), so that all peers would refuse it. "+
+		"Leave them out, and have the peer compare the SPIFFE ID (docs/decisions/113)")
 }
 
 // checkHint: it is shown to people and compared by programs.

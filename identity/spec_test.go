@@ -50,6 +50,7 @@ func TestEntryThatMustNotBeIsRefusedWithItsField(t *testing.T) {
 	}{
 		"a hint of two lines":     {"spec.hint", func(s *identity.EntrySpec) { s.Hint = "a\nb" }},
 		"a hint without an end":   {"spec.hint", func(s *identity.EntrySpec) { s.Hint = strings.Repeat("x", 129) }},
+		"DNS names":               {"spec.dnsNames", func(s *identity.EntrySpec) { s.DNSNames = []string{"db.example"} }},
 		"no group":                {"spec.group", func(s *identity.EntrySpec) { s.Group = "" }},
 		"group with a slash":      {"spec.group", func(s *identity.EntrySpec) { s.Group = "a/b" }},
 		"no identity":             {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "" }},

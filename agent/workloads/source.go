@@ -82,7 +82,7 @@ func (w *Source) refuse(ctx context.Context, has identity.Selectors, err error) 
 	w.Log.LogAttrs(ctx, slog.LevelWarn, w.Socket+".sock: process refused", attrs...)
 }
 
-// Hint says what to do where the kernel does not show the agent a process.
+// Hint returns what to do where the kernel does not show the agent a process.
 func Hint(err error) string {
 	if errors.Is(err, os.ErrPermission) {
 		return "the agent does not see other users' programs: give it CAP_SYS_PTRACE, or run it as root"
