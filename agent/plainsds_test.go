@@ -131,7 +131,7 @@ func (f *fakeServer) front(address string, want string) (serial *big.Int, err er
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{f.pair("/shop/front")}, InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does
 		VerifyConnection: f.is(want, x509.ExtKeyUsageServerAuth),
 	}}}
-	answer, err := client.Get("https://" + address + "/") //nolint:noctx // it has a timeout
+	answer, err := client.Get("https://" + address + "/")
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func adminOf(t *testing.T, socket, path string) string {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
-	answer, err := client.Get("http://admin" + path) //nolint:noctx // it has a timeout
+	answer, err := client.Get("http://admin" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
