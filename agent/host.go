@@ -17,6 +17,7 @@ import (
 
 	"signet.example/agent/dns"
 	"signet.example/agent/join"
+	"signet.example/agent/operator"
 	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/attestation"
@@ -33,8 +34,8 @@ type host struct {
 	sockets *sockets
 	metrics net.Listener
 	names   *dns.Server // nil where it is no name server
-	// stop is where a task is told to stop; nil on a host.
-	stop net.Listener
+	// operators are where whoever runs the host asks.
+	operators operator.Listeners
 	// applications are who was remembered to stand behind the proxies.
 	applications wayout.Known
 	// peerMode is how this kernel lets peers be attested.
@@ -71,7 +72,7 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	if h.names, err = dns.Listen(ctx, cfg.DNS); err != nil {
 		errs = append(errs, fmt.Errorf("dns: %w", err))
 	}
-	if h.stop, err = listenStop(ctx, cfg); err != nil {
+	if h.operators, err = operator.Listen(ctx, cfg.SocketDir, cfg.Mode.task()); err != nil {
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
 	return h, errors.Join(slices.Concat(errs, tryProxies(ctx, cfg), tryReadOnly(ctx, cfg))...)
@@ -131,9 +132,7 @@ func (h *host) close() {
 	if h.names != nil {
 		_ = h.names.Close() // likewise
 	}
-	if h.stop != nil {
-		_ = h.stop.Close() // likewise
-	}
+	h.operators.Close()
 }
 
 // tryProxies checks whether the host can run the proxies of a configuration.

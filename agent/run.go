@@ -23,6 +23,7 @@ import (
 	"signet.example/agent/join"
 	"signet.example/agent/limits"
 	"signet.example/agent/local"
+	"signet.example/agent/operator"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -246,8 +247,10 @@ func (a *agent) run(ctx context.Context) error {
 		g.Go(func() error { known.Run(under); return nil })
 		g.Go(func() error { names.Run(under, known.Address, a.log); return nil })
 	}
-	if l := a.host.stop; l != nil {
-		g.Go(func() error { return a.serveStop(under, l, shutOut) })
+	g.Go(func() error { return a.explainer().Serve(under, a.host.operators.Process) })
+	if l := a.host.operators.Stop; l != nil {
+		stop := operator.Stop{Order: &a.order, Outlive: a.cfg.outlive(), Proxies: a.supervisor.Status, Log: a.log}
+		g.Go(func() error { return stop.Serve(under, l, shutOut) })
 	}
 	first := proxiesOf(a.cfg.Proxies, a.given) // before a reload changes them
 	g.Go(func() error {

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/limits"
+	"signet.example/agent/operator"
 	"signet.example/agent/workloads"
 	"signet.example/attestation"
 	"signet.example/internal/decode"
@@ -128,4 +129,11 @@ func (a *agent) serveWayOut() {
 	a.calls = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.NumStreamWorkers(wayOutWorkers), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
 	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
+}
+
+// explainer returns what tells of a process to whoever runs the host.
+func (a *agent) explainer() *operator.Explainer {
+	return operator.NewExplainer(operator.Config{
+		Attestor: a.attestor, State: &a.link.state, Keeper: a.link.keeper, Connected: &a.link.connected, Check: a.cfg.Mode.check(), Log: a.log,
+	})
 }

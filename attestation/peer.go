@@ -63,7 +63,8 @@ type Peer struct {
 	pid      int
 	uid, gid uint32 // effective at connect(2), by the kernel's word
 	image    image
-	path     string // of image.exe as seen from here; "" where it is another file or none
+	path     string                            // of image.exe as seen from here; "" where it is another file or none
+	hash     func(has identity.Selectors) bool // in the place of Attestor.WantsHash; nil of who connected
 
 	// pidfd is valid between acquire and release; the last user after Close closes it.
 	pidfd int

@@ -50,7 +50,7 @@ func ofUnix(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (identity
 // ofHash returns the program's content, where it can be vouched for and something
 // depends on it: reading it can take long, and any local user can ask for it.
 func ofHash(ctx context.Context, p *Peer, proc *proc, has identity.Selectors) (identity.Selectors, error) {
-	if wants := p.attestor.WantsHash; wants != nil && !wants(has) {
+	if !p.hashed(has) {
 		return nil, nil
 	}
 	sum, err := p.attestor.hashes.user(p.uid).of(ctx, proc, p.image.exe)

@@ -38,11 +38,7 @@ var workloads = []workload{
 // CheckWorkload refuses selectors of an Entry or a Binding that no process can have by
 // any method. Its errors are at the fields of their specs.
 func CheckWorkload(selectors []string) error {
-	all := identity.Forms{}
-	for _, w := range workloads {
-		maps.Copy(all, w.forms)
-	}
-	return errors.Join(all.Check(selectors), checkPlatform(selectors))
+	return errors.Join(workloadForms().Check(selectors), checkPlatform(selectors))
 }
 
 // checkPlatform refuses selectors that everybody in a task has, its proxy as its application.
@@ -91,4 +87,23 @@ func ofSupervisor(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (id
 		return nil, nil
 	}
 	return identity.Selectors{{Type: "signet", Value: "proxy:" + name}}, nil
+}
+
+// FormOf is the form of a selector that a process can have, as unix:uid; "" of another one.
+func FormOf(s identity.Selector) string {
+	for form := range workloadForms() {
+		if strings.HasPrefix(s.String(), form+":") {
+			return form
+		}
+	}
+	return ""
+}
+
+// workloadForms are those of all methods.
+func workloadForms() identity.Forms {
+	all := identity.Forms{}
+	for _, w := range workloads {
+		maps.Copy(all, w.forms)
+	}
+	return all
 }

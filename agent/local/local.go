@@ -1,5 +1,6 @@
 // Package local is what other commands of the host, or containers of the task, ask a running
-// agent: whether it is ready, and to stop. It owns where that is asked, and the client.
+// agent: whether it is ready, to stop, and what it sees of a process. It owns where that is asked,
+// what is answered, and the client; agent/operator is the other end.
 //
 // It must not know what the agent consists of.
 //
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"signet.example/internal/durable"
+	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 )
 
@@ -156,12 +158,7 @@ func readAddresses(socketDir string) (Addresses, error) {
 // or the agent has ended. Its proxy goes on while the application does, which may be for so
 // long; atMost is how long the proxy goes on in any case, 0 of an agent of the version before.
 func Stop(ctx context.Context, socketDir string, application time.Duration) (atMost time.Duration, err error) {
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(socketDir, StopSocket))
-		},
-	}}
+	client := clientOf(socketDir, StopSocket, 2*time.Second)
 	status, text, err := ask(ctx, client, http.MethodPost, "?"+url.Values{Application: {application.String()}}.Encode())
 	switch {
 	case err != nil && ofHost(ctx, socketDir):
@@ -199,19 +196,38 @@ func ofHost(ctx context.Context, socketDir string) bool {
 	return true
 }
 
+// clientOf asks at a socket of the agent's.
+func clientOf(socketDir, socket string, timeout time.Duration) *http.Client {
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dial(ctx, filepath.Join(socketDir, socket))
+		},
+	}}
+}
+
+// impostorError is of a socket that somebody else than the agent answers.
+type impostorError struct{ error }
+
+// dial connects with a socket of an agent. What is said of who may hold what is believed of root,
+// this user, or whose the folder is; a task's folder is the task's.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil || filepath.Base(path) == StopSocket {
+		return conn, err
+	}
+	peer, err := unixsock.PeerOf(conn)
+	if err == nil {
+		err = unixsock.TrustedListener(path)(peer)
+	}
+	if err != nil {
+		_ = conn.Close() // nothing was said
+		return nil, &impostorError{err}
+	}
+	return conn, nil
+}
+
 func ask(ctx context.Context, client *http.Client, method, query string) (status int, text string, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent/"+query, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	resp, err := client.Do(req)
-	if of, ok := errors.AsType[*url.Error](err); ok { // its URL is no place that anybody knows
-		err = of.Err
-	}
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = resp.Body.Close() }() // read only
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	return resp.StatusCode, strings.TrimSpace(string(b)), err
+	status, body, err := askFor(ctx, client, method, query, 4<<10)
+	return status, strings.TrimSpace(string(body)), err
 }

@@ -60,6 +60,7 @@ var otherSockets = map[string]string{
 	"xds.sock":      "an agent's xDS socket, for Envoys",
 	"workload.sock": "an agent's Workload API, for applications",
 	"authz.sock":    "an agent's authorization socket, for Envoys",
+	"local.sock":    "the socket on which an agent is asked about processes, by signet workload",
 	"wayout.sock":   "the socket on which an agent tells Envoys who may call out",
 }
 

@@ -77,9 +77,10 @@ var imports = map[string][]string{
 	"dev":               {"api"},
 	"ecs":               {"mesh", "internal", "proxy", "agent/appmeshenv", "agent/local"},
 	"redirect":          {"proxy"},
-	"cmd":               {"attestation", "ecs", "redirect", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
+	"cmd":               {"identity", "attestation", "ecs", "redirect", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
 	"agent/appmeshenv":  {"proxy"},
 	"agent/local":       {"internal"},
+	"agent/operator":    {"identity", "attestation", "agent/envoy", "agent/local", "agent/resources", "agent/svids", "internal", "proxy"},
 	"agent/svids":       {"identity", "internal"},
 	"agent/answered":    {"api", "internal"},
 	"agent/dns":         {"internal"},
@@ -94,7 +95,7 @@ var imports = map[string][]string{
 	"agent/workloads":   {"identity", "ads", "attestation", "sds", "agent/svids", "agent/resources", "internal"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/workloads", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/workloads", "agent/authzproc", "agent/wayout", "agent/join", "agent/operator", "agent/upstream"},
 }
 
 type listed struct {

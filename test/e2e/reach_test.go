@@ -119,6 +119,7 @@ func reachNames(t *testing.T, w *meshtest.World, services string) map[string]str
 		sock("*load.sock"):           "agent, workload.sock",
 		sock("authz.sock"):           "agent, authz.sock",
 		sock("wayout.sock"):          "agent, wayout.sock",
+		sock("local.sock"):           "agent, local.sock",
 		sock("proxies/*/admin.sock"): "proxy, admin.sock",
 	}
 }

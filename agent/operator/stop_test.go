@@ -1,4 +1,4 @@
-package agent
+package operator_test
 
 import (
 	"context"
@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/operator"
 )
 
 // TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd: ECS tells a proxy's container when the application has ended.
 func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
 	t.Parallel()
-	a := &agent{log: slog.New(slog.DiscardHandler), supervisor: envoy.New(envoy.Config{Log: slog.New(slog.DiscardHandler)})}
-	if a.order.Early() {
+	log, order := slog.New(slog.DiscardHandler), &envoy.StopOrder{}
+	if order.Early() {
 		t.Error("early, and nobody was told")
 	}
 	socket := filepath.Join(t.TempDir(), "stop.sock")
@@ -27,7 +28,9 @@ func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
 	told, tell := context.WithCancelCause(t.Context())
 	ended := make(chan error, 1)
 	serving, end := context.WithCancel(t.Context())
-	go func() { ended <- a.serveStop(serving, l, tell) }()
+	go func() {
+		ended <- operator.Stop{Order: order, Proxies: envoy.New(envoy.Config{Log: log}).Status, Log: log}.Serve(serving, l, tell)
+	}()
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
@@ -40,11 +43,11 @@ func TestWhoIsToldBeforeItsApplicationWaitsForItsOwnEnd(t *testing.T) {
 		_ = r.Body.Close()                 // the same
 	}
 	<-told.Done()
-	if !a.order.Early() {
+	if !order.Early() {
 		t.Error("not early, and only the socket was told")
 	}
-	a.order.End()
-	if a.order.Early() {
+	order.End()
+	if order.Early() {
 		t.Error("early, and the container itself was told")
 	}
 	end()
