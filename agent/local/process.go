@@ -45,8 +45,8 @@ type Process struct {
 	Selectors   []Selector `json:"selectors"`
 	// Missing is why it has no selectors of some forms that a process can have.
 	Missing []string `json:"missing"`
-	// Holds are the Entries and Bindings that fit it.
-	Holds []Holding `json:"holds"`
+	// Fitting are the Entries and Bindings that fit it.
+	Fitting []Holding `json:"fitting"`
 	// Near are those that do not, the nearest first; Known is how many there are in all.
 	Near  []Near `json:"near"`
 	Known int    `json:"known"`

@@ -165,19 +165,19 @@ func (e *Explainer) explain(p *local.Process, has identity.Selectors) {
 	}
 	p.TrustDomain = state.TrustDomain.Name()
 	p.Problems = state.Problems[:min(len(state.Problems), mostProblems)]
-	p.Holds = e.holdings(state, has)
+	p.Fitting = e.holdings(state, has)
 	p.Near, p.Known = near(state, has)
 	p.Nothing, p.ToDo = nothing(p)
 }
 
 // nothing is why nothing is given, "" where something is.
 func nothing(p *local.Process) (why, toDo string) {
-	for _, h := range p.Holds {
+	for _, h := range p.Fitting {
 		if h.Given && h.Why == "" {
 			return "", ""
 		}
 	}
-	for _, h := range p.Holds { // all of them have a reason
+	for _, h := range p.Fitting { // all of them have a reason
 		return h.Why, "signet check, where the server runs, has what is wrong with certificates and hosts"
 	}
 	if p.Known == 0 {

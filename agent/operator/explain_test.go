@@ -121,8 +121,8 @@ func TestWhyNothingIsGivenIsSaidOfEachCause(t *testing.T) {
 	e := explainer(t, snapshot(t, map[string][]string{"x": {uid()}}, map[string][]string{"a": {uid()}, "b": {uid()}}))
 	e.Connected.Set(true)
 	p := look(t, e)
-	if p.Nothing != "" || len(p.Holds) != 3 || !p.Holds[0].Given || p.Holds[0].Name != "x" || p.Holds[1].Given || !strings.Contains(p.Holds[1].Why, "so it gets neither") {
-		t.Errorf("an Entry beside two Bindings: %+v, nothing: %q", p.Holds, p.Nothing)
+	if p.Nothing != "" || len(p.Fitting) != 3 || !p.Fitting[0].Given || p.Fitting[0].Name != "x" || p.Fitting[1].Given || !strings.Contains(p.Fitting[1].Why, "so it gets neither") {
+		t.Errorf("an Entry beside two Bindings: %+v, nothing: %q", p.Fitting, p.Nothing)
 	}
 }
 

@@ -24,9 +24,10 @@ func newImport() *cobra.Command {
 		Use:   "import",
 		Short: "Bring in what other meshes left behind",
 		Example: `  signet import appmesh mesh/ --dry-run
-  signet import appmesh mesh.yaml.template --set MESH_NAME=shop`,
+  signet import appmesh mesh.yaml.template --set MESH_NAME=shop
+  spire-server entry show -output json | signet import spire -`,
 	})
-	c.AddCommand(newImportAppMesh())
+	c.AddCommand(newImportAppMesh(), newImportSpire())
 	return c
 }
 

@@ -174,7 +174,7 @@ func (s suggested) comment(c *cobra.Command, w io.Writer, p *local.Process) erro
 	if n := len(p.Proposed.Fits) + p.Proposed.FitsMore; n > 0 {
 		line("note: what is proposed fits %d other processes now: %s", n, pidsText(p.Proposed))
 	}
-	for _, h := range p.Holds {
+	for _, h := range p.Fitting {
 		if h.Given {
 			line("note: it is given %s already, by %s %s", h.SPIFFEID, h.Kind, h.Name)
 		}

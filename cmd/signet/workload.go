@@ -103,7 +103,7 @@ func workloadFacts(p *local.Process, all bool) []fact {
 	for _, m := range p.Missing {
 		add("has not", "%s", m)
 	}
-	for _, h := range p.Holds {
+	for _, h := range p.Fitting {
 		what := fmt.Sprintf("%s, by %s %s", h.SPIFFEID, h.Kind, h.Name)
 		switch {
 		case h.Why != "":

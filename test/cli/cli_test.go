@@ -64,7 +64,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // TestEveryCommandHasHelpWithTwoExamples is house rule 1.
 func TestEveryCommandHasHelpWithTwoExamples(t *testing.T) {
 	signet := parts.Signet(t)
-	for _, command := range []string{"init", "server", "signer", "agent", "dev", "token create", "apply", "diff", "get", "delete", "import", "import appmesh", "export", "ban", "envoy bootstrap", "policy init", "policy sync", "policy check", "policy test", "proxy config", "agent owners", "agent owners list", "agent owners accept", "dev call", "explain", "workload", "workload explain", "workload suggest", "check", "certs"} {
+	for _, command := range []string{"init", "server", "signer", "agent", "dev", "token create", "apply", "diff", "get", "delete", "import", "import appmesh", "import spire", "export", "ban", "envoy bootstrap", "policy init", "policy sync", "policy check", "policy test", "proxy config", "agent owners", "agent owners list", "agent owners accept", "dev call", "explain", "workload", "workload explain", "workload suggest", "check", "certs"} {
 		out, err := exec.CommandContext(t.Context(), signet, append(strings.Fields(command), "--help")...).CombinedOutput()
 		if err != nil {
 			t.Errorf("signet %s --help: %v", command, err)

@@ -100,7 +100,7 @@ func TestWhatIsSuggestedForAProcessGivesItItsIdentity(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.want(0, "", "workload", "explain", pid, "--socket-dir", sockets, "-o", "json")), &p); err != nil {
 		t.Fatal(err)
 	}
-	if p.PID != os.Getpid() || len(p.Holds) != 1 || !p.Holds[0].Given || p.Nothing != "" || p.TrustDomain != w.TD {
+	if p.PID != os.Getpid() || len(p.Fitting) != 1 || !p.Fitting[0].Given || p.Nothing != "" || p.TrustDomain != w.TD {
 		t.Errorf("as JSON it is %+v", p)
 	}
 	if out := c.want(0, "", "__complete", "workload", "explain", ""); !strings.Contains(out, pid+"\t") {
