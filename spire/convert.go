@@ -79,11 +79,11 @@ type converter struct {
 	names    map[string]int    // how many registrations want a name
 }
 
-// serverPath is the parent of node aliases, tokenPath begins the ids of agents that joined by a
+// serverPath is the parent of node aliases, joinedPath begins the ids of agents that joined by a
 // token, and reservedPath all that are SPIRE's own.
 const (
 	serverPath   = "/spire/server"
-	tokenPath    = "/spire/agent/join_token/"
+	joinedPath   = "/spire/agent/join_token/"
 	reservedPath = "/spire"
 )
 
@@ -354,7 +354,7 @@ func (c *converter) group(x *Object, r Registration) string {
 		return group
 	}
 	path := c.pathOf(r.ParentID)
-	token, isToken := strings.CutPrefix(path, tokenPath)
+	token, isToken := strings.CutPrefix(path, joinedPath)
 	switch {
 	case isToken && token != "" && !strings.Contains(token, "/"):
 		return c.tokenGroup(r, token)
@@ -374,7 +374,7 @@ func (c *converter) tokenGroup(r Registration, token string) string {
 	sum := sha256.Sum256([]byte(token))
 	name := "join-token-" + hex.EncodeToString(sum[:4])
 	if c.groups[r.ParentID] == "" {
-		x := &Object{State: Whole, Kind: "NodeGroup", Name: name, SPIFFEID: "spiffe://" + c.from.Name() + tokenPath + "…", File: r.File, Line: r.Line, Lost: []string{}, Why: []string{}, Notes: []string{"is of the host that joins by a token for it: signet token create --group " + name}}
+		x := &Object{State: Whole, Kind: "NodeGroup", Name: name, SPIFFEID: "spiffe://" + c.from.Name() + joinedPath + "…", File: r.File, Line: r.Line, Lost: []string{}, Why: []string{}, Notes: []string{"is of the host that joins by a token for it: signet token create --group " + name}}
 		c.report.Objects = append(c.report.Objects, x.end(c.APIVersion, &identity.NodeGroupSpec{}))
 		c.groups[r.ParentID] = name
 	}

@@ -131,7 +131,7 @@ func TestAnotherTrustDomainAndGroupsByNameAreTaken(t *testing.T) {
 // What is not what SPIRE prints is an error of the file, or of the one registration.
 func TestWhatIsNotARegistrationIsRefusedWhereItStands(t *testing.T) {
 	deep := strings.Repeat(`{"entries":[`, 20)
-	for text, want := range map[string]string{
+	for text, want := range map[string]string{ //nolint:gosec // a page of several is no credential
 		``:                                     "ends too early",
 		`[]`:                                   `want an object with "entries"`,
 		`{}`:                                   `has no "entries"`,
