@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent/dns"
+	"signet.example/agent/files"
 	"signet.example/agent/join"
 	"signet.example/agent/local"
 	"signet.example/agent/readonly"
@@ -88,6 +89,10 @@ type Config struct {
 	Proxies []Proxy `yaml:"proxies"`
 	// AppMesh is where an Envoy is that App Mesh's own agent starts: its bootstrap does not say.
 	AppMesh proxy.Where `yaml:"app_mesh"`
+
+	// Files is where identities may be kept in files, and whose. Default: nowhere.
+	Files  files.Config `yaml:"files"`
+	owners []child.User `yaml:"-"` // of Files
 
 	// DNS is the agent's name server. Default: none.
 	DNS dns.Config `yaml:"dns"`
@@ -233,6 +238,7 @@ func (c Config) Validate() error {
 	if field, err := c.DNS.Validate(); err != nil {
 		refuse("dns."+field, "%v", err)
 	}
+	c.Files.Validate(func(key, format string, args ...any) { refuse("files."+key, format, args...) }, c.DataDir, c.SocketDir)
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}

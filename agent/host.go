@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/agent/dns"
+	"signet.example/agent/files"
 	"signet.example/agent/join"
 	"signet.example/agent/operator"
 	"signet.example/agent/wayout"
@@ -34,6 +35,7 @@ type host struct {
 	sockets *sockets
 	metrics net.Listener
 	names   *dns.Server // nil where it is no name server
+	files   *files.Root // nil where there are none
 	// operators are where whoever runs the host asks.
 	operators operator.Listeners
 	// applications are who was remembered to stand behind the proxies.
@@ -68,6 +70,11 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	}
 	if h.metrics, err = listenMetrics(ctx, cfg); err != nil {
 		errs = append(errs, err)
+	}
+	if cfg.Files.Given() {
+		if h.files, err = files.Open(cfg.Files.Dir); err != nil {
+			errs = append(errs, fmt.Errorf("files.dir: %w", err))
+		}
 	}
 	if h.names, err = dns.Listen(ctx, cfg.DNS); err != nil {
 		errs = append(errs, fmt.Errorf("dns: %w", err))
@@ -131,6 +138,9 @@ func (h *host) close() {
 	}
 	if h.names != nil {
 		_ = h.names.Close() // likewise
+	}
+	if h.files != nil {
+		h.files.Close()
 	}
 	h.operators.Close()
 }
@@ -199,7 +209,7 @@ func Check(ctx context.Context, cfg Config) error {
 		errs = append(errs, err)
 	}
 	_, err = cfg.peerMode()
-	errs = append(errs, err, cfg.Mode.ownNamespace())
+	errs = append(errs, err, cfg.Mode.ownNamespace(), cfg.Files.Check())
 	if !running {
 		errs = append(errs, checkFree(ctx, cfg)...)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
+	"signet.example/agent/files"
 	"signet.example/agent/local"
 	"signet.example/agent/svids"
 	"signet.example/agent/wayout"
@@ -27,6 +28,7 @@ type metrics struct {
 	envoys       *envoy.Metrics
 	authz        *authzproc.Metrics
 	wayOut       *wayout.Metrics
+	files        *files.Metrics
 	attestations prometheus.Counter
 	upstream     prometheus.Gauge
 	refused      *prometheus.CounterVec
@@ -48,6 +50,7 @@ func newMetrics() *metrics {
 	m.envoys = envoy.NewMetrics(m.registry)
 	m.authz = authzproc.NewMetrics(m.registry)
 	m.wayOut = wayout.NewMetrics(m.registry)
+	m.files = files.NewMetrics(m.registry)
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")

@@ -16,6 +16,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
+	"signet.example/agent/files"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -38,6 +39,7 @@ type reporter struct {
 	keeper *svids.Keeper
 	relay  *relay.Relay
 	authz  *authzproc.Process
+	files  *files.Folders
 	// proxyStatus is how each supervised proxy is.
 	proxyStatus func() []envoy.Status
 	peerMode    api.Report_PeerMode
@@ -133,12 +135,15 @@ func (r *reporter) Report() *api.Report {
 	report.Views = r.relay.Statuses()
 	held := r.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		report.Svids = append(report.Svids, svidReport(held[name], name, users[name]))
+		report.Svids = append(report.Svids, svidReport(held[name], name, users[name], r.files.Of(name)))
 	}
 	if s := r.state.Load(); s != nil {
 		for _, p := range s.Problems {
 			report.Own = append(report.Own, finding(api.AgentFinding_RESOURCE_NOT_USABLE, "%s", p))
 		}
+	}
+	for _, p := range r.files.Problems() {
+		report.Own = append(report.Own, finding(api.AgentFinding_RESOURCE_NOT_USABLE, "%s", p))
 	}
 	api.Reconcile(report) // for a server of the version before
 	for _, f := range report.GetOwn() {
@@ -240,13 +245,15 @@ func sameUser(all []envoy.Status) []*api.AgentFinding {
 	return []*api.AgentFinding{finding(api.AgentFinding_PROXIES_SAME_USER, "as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
 }
 
-func svidReport(s *svids.SVID, entry, proxy string) *api.SVIDStatus {
+func svidReport(s *svids.SVID, entry, proxy, folder string) *api.SVIDStatus {
 	consumer, word := api.SVIDStatus_WORKLOAD, ""
 	switch {
 	case entry == svids.Own:
 		consumer = api.SVIDStatus_AGENT
 	case proxy != "":
 		consumer, word = api.SVIDStatus_PROXY, "proxy:"+proxy
+	case folder != "":
+		word = "files:" + folder
 	}
 	return &api.SVIDStatus{
 		SpiffeId:     s.ID.String(),

@@ -20,6 +20,7 @@ import (
 	"signet.example/agent/authzproc"
 	"signet.example/agent/dns"
 	"signet.example/agent/envoy"
+	"signet.example/agent/files"
 	"signet.example/agent/join"
 	"signet.example/agent/limits"
 	"signet.example/agent/local"
@@ -117,6 +118,7 @@ type agent struct {
 	gate     *authzproc.Gate
 	relay    *relay.Relay
 	session  *upstream.Session
+	files    *files.Folders
 
 	wayOut *wayout.Server
 	guests *limits.Guests
@@ -180,7 +182,11 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		Views: views{a.relay}, Children: children, Records: process, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Read: a.read, Changed: change, Metrics: m.envoys, Log: log,
 	})
-	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode, task: cfg.platform.String()}
+	a.files = files.New(files.Parts{
+		Root: own.files, Owners: cfg.owners, Commands: cfg.Files.Commands, Task: cfg.Mode.task(),
+		State: &u.state, SVIDs: u.keeper, Trust: u.enrol.Trusted(), Changed: change, Metrics: m.files, Log: log,
+	})
+	r := &reporter{files: a.files, state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, begun: time.Now(), peerMode: own.peerMode, task: cfg.platform.String()}
 	if scrape.Open(cfg.Metrics) {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))
@@ -218,6 +224,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return overload.New(limits.Memory(), a.room, a.log).Run(under) })
 	g.Go(func() error { return a.relay.Run(under) })
+	g.Go(func() error { return a.files.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
 	g.Go(func() error { return a.answered.Keep(under, a.cfg.DataDir, a.log) })
 	for name, serve := range map[string]func(net.Listener) error{
@@ -278,7 +285,7 @@ func (a *agent) run(ctx context.Context) error {
 		return err
 	}
 	if cause := context.Cause(ctx); api.Banned(cause) {
-		return cause
+		return errors.Join(cause, a.files.End())
 	}
 	return nil
 }

@@ -55,6 +55,11 @@ func (c Config) withUsers() (Config, error) {
 			refuse("authz.user", err)
 		}
 	}
+	owners, wrong := c.Files.Owners()
+	c.owners = owners
+	for _, w := range wrong {
+		refuse(w.Key, w.Err)
+	}
 	c.Proxies = slices.Clone(c.Proxies)
 	for i := range c.Proxies {
 		p := &c.Proxies[i]

@@ -127,7 +127,9 @@ type Entry struct {
 	// default, so that no new entry changes it.
 	Since uint64 `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
 	// hint for a workload that holds several identities (SPIFFE Workload API 5.2.1).
-	Hint          string `protobuf:"bytes,8,opt,name=hint,proto3" json:"hint,omitempty"`
+	Hint string `protobuf:"bytes,8,opt,name=hint,proto3" json:"hint,omitempty"`
+	// files: the agent keeps the identity in a credential folder.
+	Files         *EntryFiles `protobuf:"bytes,20,opt,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +220,85 @@ func (x *Entry) GetHint() string {
 	return ""
 }
 
+func (x *Entry) GetFiles() *EntryFiles {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// EntryFiles: what an agent is to write of an entry's identity. All of it are names of the host's own configuration.
+type EntryFiles struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Folder string                 `protobuf:"bytes,1,opt,name=folder,proto3" json:"folder,omitempty"`
+	// group: the folder's group may read it, too.
+	Group bool `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
+	// layouts beside the standard's, by name; an agent leaves one out that it does not know.
+	Layouts []string `protobuf:"bytes,3,rep,name=layouts,proto3" json:"layouts,omitempty"`
+	// command that is run after a change; empty for none.
+	Command       string `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntryFiles) Reset() {
+	*x = EntryFiles{}
+	mi := &file_api_resources_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntryFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntryFiles) ProtoMessage() {}
+
+func (x *EntryFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_api_resources_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntryFiles.ProtoReflect.Descriptor instead.
+func (*EntryFiles) Descriptor() ([]byte, []int) {
+	return file_api_resources_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EntryFiles) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *EntryFiles) GetGroup() bool {
+	if x != nil {
+		return x.Group
+	}
+	return false
+}
+
+func (x *EntryFiles) GetLayouts() []string {
+	if x != nil {
+		return x.Layouts
+	}
+	return nil
+}
+
+func (x *EntryFiles) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 // VirtualNodeRef names a virtual node or a virtual gateway.
 type VirtualNodeRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -230,7 +311,7 @@ type VirtualNodeRef struct {
 
 func (x *VirtualNodeRef) Reset() {
 	*x = VirtualNodeRef{}
-	mi := &file_api_resources_proto_msgTypes[2]
+	mi := &file_api_resources_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +323,7 @@ func (x *VirtualNodeRef) String() string {
 func (*VirtualNodeRef) ProtoMessage() {}
 
 func (x *VirtualNodeRef) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[2]
+	mi := &file_api_resources_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +336,7 @@ func (x *VirtualNodeRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualNodeRef.ProtoReflect.Descriptor instead.
 func (*VirtualNodeRef) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{2}
+	return file_api_resources_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *VirtualNodeRef) GetMesh() string {
@@ -294,7 +375,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_api_resources_proto_msgTypes[3]
+	mi := &file_api_resources_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +387,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[3]
+	mi := &file_api_resources_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +400,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{3}
+	return file_api_resources_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Bundle) GetTrustDomain() string {
@@ -370,7 +451,7 @@ type PolicyRevision struct {
 
 func (x *PolicyRevision) Reset() {
 	*x = PolicyRevision{}
-	mi := &file_api_resources_proto_msgTypes[4]
+	mi := &file_api_resources_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +463,7 @@ func (x *PolicyRevision) String() string {
 func (*PolicyRevision) ProtoMessage() {}
 
 func (x *PolicyRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[4]
+	mi := &file_api_resources_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +476,7 @@ func (x *PolicyRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRevision.ProtoReflect.Descriptor instead.
 func (*PolicyRevision) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{4}
+	return file_api_resources_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PolicyRevision) GetId() string {
@@ -457,7 +538,7 @@ type PolicyModule struct {
 
 func (x *PolicyModule) Reset() {
 	*x = PolicyModule{}
-	mi := &file_api_resources_proto_msgTypes[5]
+	mi := &file_api_resources_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +550,7 @@ func (x *PolicyModule) String() string {
 func (*PolicyModule) ProtoMessage() {}
 
 func (x *PolicyModule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[5]
+	mi := &file_api_resources_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +563,7 @@ func (x *PolicyModule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyModule.ProtoReflect.Descriptor instead.
 func (*PolicyModule) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{5}
+	return file_api_resources_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PolicyModule) GetPath() string {
@@ -518,7 +599,7 @@ type Exemption struct {
 
 func (x *Exemption) Reset() {
 	*x = Exemption{}
-	mi := &file_api_resources_proto_msgTypes[6]
+	mi := &file_api_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +611,7 @@ func (x *Exemption) String() string {
 func (*Exemption) ProtoMessage() {}
 
 func (x *Exemption) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[6]
+	mi := &file_api_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +624,7 @@ func (x *Exemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exemption.ProtoReflect.Descriptor instead.
 func (*Exemption) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{6}
+	return file_api_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Exemption) GetName() string {
@@ -614,7 +695,7 @@ type JWTIssuer struct {
 
 func (x *JWTIssuer) Reset() {
 	*x = JWTIssuer{}
-	mi := &file_api_resources_proto_msgTypes[7]
+	mi := &file_api_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +707,7 @@ func (x *JWTIssuer) String() string {
 func (*JWTIssuer) ProtoMessage() {}
 
 func (x *JWTIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[7]
+	mi := &file_api_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +720,7 @@ func (x *JWTIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JWTIssuer.ProtoReflect.Descriptor instead.
 func (*JWTIssuer) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{7}
+	return file_api_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JWTIssuer) GetName() string {
@@ -702,7 +783,7 @@ type LoadBalancerIssuer struct {
 
 func (x *LoadBalancerIssuer) Reset() {
 	*x = LoadBalancerIssuer{}
-	mi := &file_api_resources_proto_msgTypes[8]
+	mi := &file_api_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +795,7 @@ func (x *LoadBalancerIssuer) String() string {
 func (*LoadBalancerIssuer) ProtoMessage() {}
 
 func (x *LoadBalancerIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[8]
+	mi := &file_api_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +808,7 @@ func (x *LoadBalancerIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancerIssuer.ProtoReflect.Descriptor instead.
 func (*LoadBalancerIssuer) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{8}
+	return file_api_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LoadBalancerIssuer) GetIssuer() string {
@@ -784,7 +865,7 @@ type WantedKey struct {
 
 func (x *WantedKey) Reset() {
 	*x = WantedKey{}
-	mi := &file_api_resources_proto_msgTypes[9]
+	mi := &file_api_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +877,7 @@ func (x *WantedKey) String() string {
 func (*WantedKey) ProtoMessage() {}
 
 func (x *WantedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[9]
+	mi := &file_api_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +890,7 @@ func (x *WantedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WantedKey.ProtoReflect.Descriptor instead.
 func (*WantedKey) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{9}
+	return file_api_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WantedKey) GetIssuer() string {
@@ -836,7 +917,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_api_resources_proto_msgTypes[10]
+	mi := &file_api_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +929,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_api_resources_proto_msgTypes[10]
+	mi := &file_api_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +942,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_api_resources_proto_rawDescGZIP(), []int{10}
+	return file_api_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ban) GetSpiffeId() string {
@@ -887,7 +968,7 @@ const file_api_resources_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x02\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x1c\n" +
@@ -896,7 +977,14 @@ const file_api_resources_proto_rawDesc = "" +
 	"\fvirtual_node\x18\x05 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\"\n" +
 	"\fapplications\x18\x06 \x03(\tR\fapplications\x12\x14\n" +
 	"\x05since\x18\a \x01(\x04R\x05since\x12\x12\n" +
-	"\x04hint\x18\b \x01(\tR\x04hint\"R\n" +
+	"\x04hint\x18\b \x01(\tR\x04hint\x121\n" +
+	"\x05files\x18\x14 \x01(\v2\x1b.signet.v1alpha1.EntryFilesR\x05files\"n\n" +
+	"\n" +
+	"EntryFiles\x12\x16\n" +
+	"\x06folder\x18\x01 \x01(\tR\x06folder\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\bR\x05group\x12\x18\n" +
+	"\alayouts\x18\x03 \x03(\tR\alayouts\x12\x18\n" +
+	"\acommand\x18\x04 \x01(\tR\acommand\"R\n" +
 	"\x0eVirtualNodeRef\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -959,36 +1047,38 @@ func file_api_resources_proto_rawDescGZIP() []byte {
 	return file_api_resources_proto_rawDescData
 }
 
-var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_api_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_api_resources_proto_goTypes = []any{
 	(*View)(nil),                // 0: signet.v1alpha1.View
 	(*Entry)(nil),               // 1: signet.v1alpha1.Entry
-	(*VirtualNodeRef)(nil),      // 2: signet.v1alpha1.VirtualNodeRef
-	(*Bundle)(nil),              // 3: signet.v1alpha1.Bundle
-	(*PolicyRevision)(nil),      // 4: signet.v1alpha1.PolicyRevision
-	(*PolicyModule)(nil),        // 5: signet.v1alpha1.PolicyModule
-	(*Exemption)(nil),           // 6: signet.v1alpha1.Exemption
-	(*JWTIssuer)(nil),           // 7: signet.v1alpha1.JWTIssuer
-	(*LoadBalancerIssuer)(nil),  // 8: signet.v1alpha1.LoadBalancerIssuer
-	(*WantedKey)(nil),           // 9: signet.v1alpha1.WantedKey
-	(*Ban)(nil),                 // 10: signet.v1alpha1.Ban
-	nil,                         // 11: signet.v1alpha1.View.SetVersionsEntry
-	nil,                         // 12: signet.v1alpha1.View.AddressesEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*EntryFiles)(nil),          // 2: signet.v1alpha1.EntryFiles
+	(*VirtualNodeRef)(nil),      // 3: signet.v1alpha1.VirtualNodeRef
+	(*Bundle)(nil),              // 4: signet.v1alpha1.Bundle
+	(*PolicyRevision)(nil),      // 5: signet.v1alpha1.PolicyRevision
+	(*PolicyModule)(nil),        // 6: signet.v1alpha1.PolicyModule
+	(*Exemption)(nil),           // 7: signet.v1alpha1.Exemption
+	(*JWTIssuer)(nil),           // 8: signet.v1alpha1.JWTIssuer
+	(*LoadBalancerIssuer)(nil),  // 9: signet.v1alpha1.LoadBalancerIssuer
+	(*WantedKey)(nil),           // 10: signet.v1alpha1.WantedKey
+	(*Ban)(nil),                 // 11: signet.v1alpha1.Ban
+	nil,                         // 12: signet.v1alpha1.View.SetVersionsEntry
+	nil,                         // 13: signet.v1alpha1.View.AddressesEntry
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_api_resources_proto_depIdxs = []int32{
-	11, // 0: signet.v1alpha1.View.set_versions:type_name -> signet.v1alpha1.View.SetVersionsEntry
-	12, // 1: signet.v1alpha1.View.addresses:type_name -> signet.v1alpha1.View.AddressesEntry
-	13, // 2: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
-	2,  // 3: signet.v1alpha1.Entry.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	5,  // 4: signet.v1alpha1.PolicyRevision.modules:type_name -> signet.v1alpha1.PolicyModule
-	6,  // 5: signet.v1alpha1.PolicyRevision.exemptions:type_name -> signet.v1alpha1.Exemption
-	8,  // 6: signet.v1alpha1.JWTIssuer.load_balancer:type_name -> signet.v1alpha1.LoadBalancerIssuer
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 0: signet.v1alpha1.View.set_versions:type_name -> signet.v1alpha1.View.SetVersionsEntry
+	13, // 1: signet.v1alpha1.View.addresses:type_name -> signet.v1alpha1.View.AddressesEntry
+	14, // 2: signet.v1alpha1.Entry.ttl:type_name -> google.protobuf.Duration
+	3,  // 3: signet.v1alpha1.Entry.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	2,  // 4: signet.v1alpha1.Entry.files:type_name -> signet.v1alpha1.EntryFiles
+	6,  // 5: signet.v1alpha1.PolicyRevision.modules:type_name -> signet.v1alpha1.PolicyModule
+	7,  // 6: signet.v1alpha1.PolicyRevision.exemptions:type_name -> signet.v1alpha1.Exemption
+	9,  // 7: signet.v1alpha1.JWTIssuer.load_balancer:type_name -> signet.v1alpha1.LoadBalancerIssuer
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_api_resources_proto_init() }
@@ -1002,7 +1092,7 @@ func file_api_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_resources_proto_rawDesc), len(file_api_resources_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -53,7 +53,7 @@ func checkPlatform(selectors []string) error {
 }
 
 // theTask is what every process of a task has except for the agent's own proxies.
-var theTask = identity.Selector{Type: "signet", Value: "unit:task"}
+var theTask = identity.TheTask
 
 var unitForms = identity.Forms{"signet:unit": func(value string) error {
 	if value != "task" {

@@ -128,6 +128,8 @@ type Entry struct {
 	TTL time.Duration
 	// Hint tells a workload with several identities what this one is for; may be empty.
 	Hint string
+	// Files are kept of it on its hosts; nil for none.
+	Files *Files
 }
 
 // VirtualNodeName names a virtual node or a virtual gateway, whose identity is
@@ -152,6 +154,7 @@ type EntrySpec struct {
 	Selectors   []string         `yaml:"selectors" json:"selectors"`
 	TTL         string           `yaml:"ttl,omitempty" json:"ttl,omitempty"`
 	Hint        string           `yaml:"hint,omitempty" json:"hint,omitempty"`
+	Files       *FilesSpec       `yaml:"files,omitempty" json:"files,omitempty"`
 	// DNSNames is refused, with the reason: whoever comes from SPIRE has it.
 	DNSNames []string `yaml:"dnsNames,omitempty" json:"dnsNames,omitempty"`
 }
@@ -162,10 +165,15 @@ func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 	id, noID := s.id(td)
 	selectors, noSelectors := buildWorkloadSelectors(s.Selectors)
 	ttl, noTTL := ParseDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL)
-	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint), s.checkDNSNames()); err != nil {
+	var files *Files
+	var noFiles error
+	if noSelectors == nil {
+		files, noFiles = s.Files.Build(selectors)
+	}
+	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint), s.checkDNSNames(), noFiles); err != nil {
 		return Entry{}, err
 	}
-	return Entry{Name: name, Group: s.Group, ID: id, Selectors: selectors, TTL: ttl, Hint: s.Hint}, nil
+	return Entry{Name: name, Group: s.Group, ID: id, Selectors: selectors, TTL: ttl, Hint: s.Hint, Files: files}, nil
 }
 
 // checkDNSNames refuses them: whoever verifies a certificate with one would refuse it.

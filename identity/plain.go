@@ -15,13 +15,14 @@ type Plain struct {
 	Selectors    []string
 	TTL          time.Duration
 	Hint         string          // of an Entry
+	Files        *Files          // of an Entry
 	VirtualNode  VirtualNodeName // of a Binding
 	Applications []string        // of a Binding
 }
 
 // Plain returns e as plain values.
 func (e Entry) Plain() Plain {
-	return Plain{Name: e.Name, SPIFFEID: e.ID.String(), Selectors: e.Selectors.Strings(), TTL: e.TTL, Hint: e.Hint}
+	return Plain{Name: e.Name, SPIFFEID: e.ID.String(), Selectors: e.Selectors.Strings(), TTL: e.TTL, Hint: e.Hint, Files: e.Files}
 }
 
 // Plain returns b as plain values, with the identity that it grants in td.
@@ -53,7 +54,10 @@ func (p Plain) Entry(td spiffeid.TrustDomain) (Entry, error) {
 	if err := checkHint(p.Hint); err != nil {
 		return Entry{}, fmt.Errorf("entry %s: hint %w", Abbreviate(p.Name), err)
 	}
-	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL, Hint: p.Hint}, nil
+	if err := p.Files.check(sels); err != nil {
+		return Entry{}, fmt.Errorf("entry %s: %w", Abbreviate(p.Name), err)
+	}
+	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL, Hint: p.Hint, Files: p.Files}, nil
 }
 
 // Binding returns the binding, and an error where p was an Entry or where its

@@ -1,15 +1,11 @@
 package envoy
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 
 	"signet.example/internal/child"
+	"signet.example/internal/fsuser"
 )
 
 // adminMode is the mode of a proxy's admin socket. Of another user's socket the
@@ -75,24 +71,8 @@ func LetThrough(dir string, u *child.User) error {
 // letIn gives a folder to a user's primary group, with a mode, and closes it.
 func letIn(f *os.File, u *child.User, mode os.FileMode) error {
 	defer func() { _ = f.Close() }() // nothing was written
-	if err := giveGroup(f, int(u.GID)); err != nil {
+	if err := fsuser.GiveGroup(f, u.GID); err != nil {
 		return err
 	}
 	return f.Chmod(mode)
-}
-
-// giveGroup is chgrp by an owner who is not in the group: where there is no
-// CAP_CHOWN, CAP_SETGID lets one thread be in it for a moment, for files alone.
-func giveGroup(f *os.File, gid int) error {
-	runtime.LockOSThread()
-	own, err := unix.SetfsgidRetGid(gid)
-	if err != nil {
-		return fmt.Errorf("setfsgid: %w", err) // the thread stays locked and ends with its goroutine
-	}
-	err = f.Chown(-1, gid)
-	if _, back := unix.SetfsgidRetGid(own); back != nil {
-		return errors.Join(err, fmt.Errorf("setfsgid: %w", back)) // likewise
-	}
-	runtime.UnlockOSThread()
-	return err
 }

@@ -102,6 +102,9 @@ func (s *Snapshot) addEntry(e *api.Entry) error {
 		VirtualNode: identity.VirtualNodeName{Mesh: e.GetVirtualNode().GetMesh(), Name: e.GetVirtualNode().GetName(), Gateway: e.GetVirtualNode().GetGateway()}, Applications: e.GetApplications(),
 		Hint: e.GetHint(),
 	}
+	if f := e.GetFiles(); f != nil {
+		plain.Files = &identity.Files{Folder: f.GetFolder(), Group: f.GetGroup(), Layouts: f.GetLayouts(), Command: f.GetCommand()}
+	}
 	if s.Bans[plain.SPIFFEID] {
 		return nil
 	}
@@ -315,6 +318,16 @@ func (s *Snapshot) Identities(has identity.Selectors) ([]svids.Name, error) {
 		return names, nil
 	}
 	return names, err
+}
+
+// WithFiles are the entries whose identity is kept in files, in the order in which they were
+// first there: of two that name one folder the second gets none.
+func (s *Snapshot) WithFiles() []identity.Entry {
+	list := slices.DeleteFunc(slices.Clone(s.Entries), func(e identity.Entry) bool { return e.Files == nil })
+	slices.SortStableFunc(list, func(x, y identity.Entry) int {
+		return cmp.Or(cmp.Compare(s.since[x.Name], s.since[y.Name]), cmp.Compare(x.Name, y.Name))
+	})
+	return list
 }
 
 // Hint of an entry's, "" for a binding.

@@ -47,6 +47,9 @@ func NewGrant(value any, since uint64, td spiffeid.TrustDomain) (*Grant, error) 
 	if g.Entry.TTL > 0 {
 		m.Ttl = durationpb.New(g.Entry.TTL)
 	}
+	if f := g.Entry.Files; f != nil {
+		m.Files = &api.EntryFiles{Folder: f.Folder, Group: f.Group, Layouts: f.Layouts, Command: f.Command}
+	}
 	var err error
 	g.Resource, err = ads.NewResource(ads.EntryType, g.Name, m)
 	return g, err
