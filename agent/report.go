@@ -253,7 +253,7 @@ func svidReport(s *svids.SVID, entry, proxy, folder string) *api.SVIDStatus {
 	case proxy != "":
 		consumer, word = api.SVIDStatus_PROXY, "proxy:"+proxy
 	case folder != "":
-		word = "files:" + folder
+		word = "workload:files/" + folder
 	}
 	return &api.SVIDStatus{
 		SpiffeId:     s.ID.String(),

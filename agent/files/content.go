@@ -40,17 +40,19 @@ func (c Credentials) keyPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: c.Key})
 }
 
-// chainPEM are the certificates of the chain, which ends before the trust anchor
+// chain are the certificates of the chain, which ends before the trust anchor
 // (Filesystem Delivery 2.1).
-func (c Credentials) chainPEM() []byte {
+func (c Credentials) chain() [][]byte {
 	var chain [][]byte
 	for i, der := range c.Chain {
 		if i == 0 || !c.anchors(der) {
 			chain = append(chain, der)
 		}
 	}
-	return certificatesPEM(chain)
+	return chain
 }
+
+func (c Credentials) chainPEM() []byte { return certificatesPEM(c.chain()) }
 
 // anchors reports whether the certificate is an authority of any of the domains.
 func (c Credentials) anchors(der []byte) bool {

@@ -15,21 +15,18 @@ import (
 
 // The files of the layout pem, by the names that spiffe-helper's examples have.
 const (
-	pemName       = "pem"
-	pemSVID       = "svid.pem"
-	pemKey        = "svid_key.pem"
-	pemTrust      = "svid_bundle.pem"
-	setPrefix     = "." + pemName + "-"
-	setOne        = setPrefix + "1"
-	setTwo        = setPrefix + "2"
-	keystoreName  = "keystore.p12"
-	trustName     = "truststore.p12"
-	storePassword = "changeit" // Java's own word where the file's mode is what protects it
+	pemName   = "pem"
+	pemSVID   = "svid.pem"
+	pemKey    = "svid_key.pem"
+	pemTrust  = "svid_bundle.pem"
+	setPrefix = "." + pemName + "-"
+	setOne    = setPrefix + "1"
+	setTwo    = setPrefix + "2"
 )
 
 // layouts are the forms beside the standard's, by name.
 var layouts = map[string]func(c Credentials) ([]file, error){
-	identity.LayoutPEM: pemLayout,
+	identity.LayoutPEM: pemLayout, identity.LayoutPKCS12: pkcs12Layout,
 }
 
 // ofLayout reports whether a name is one of a layout's.

@@ -87,6 +87,7 @@ var imports = map[string][]string{
 	"agent/dns":         {"internal"},
 	"agent/tlsfiles":    {"ads", "sds", "internal", "proxy"},
 	"agent/resources":   {"identity", "ads", "api", "attestation", "agent/svids", "internal", "proxy"},
+	"agent/files":       {"identity", "agent/svids", "agent/resources", "internal"},
 	"agent/envoy":       {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent/relay":       {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/tlsfiles", "agent/resources", "internal", "proxy"},
 	"agent/limits":      {"attestation", "internal"},
@@ -96,7 +97,7 @@ var imports = map[string][]string{
 	"agent/workloads":   {"identity", "ads", "attestation", "sds", "agent/svids", "agent/resources", "internal"},
 	"agent/join":        {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":    {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/workloads", "agent/authzproc", "agent/wayout", "agent/join", "agent/operator", "agent/upstream"},
+	"agent":             {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/appmeshenv", "agent/local", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/files", "agent/answered", "agent/dns", "agent/limits", "agent/readonly", "agent/envoy", "agent/relay", "agent/workloads", "agent/authzproc", "agent/wayout", "agent/join", "agent/operator", "agent/upstream"},
 }
 
 type listed struct {
