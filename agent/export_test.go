@@ -5,9 +5,6 @@ import "signet.example/agent/authzproc"
 // CPUOf returns the processor time that a process has used.
 var CPUOf = authzproc.CPUOf
 
-// PeerMode is how this kernel lets peers be attested.
-var PeerMode = peerMode
-
 // OnAHost says whether the agents that are run from now on are in a host's network namespace.
 func OnAHost(is bool) (restore func()) {
 	before := inHostNamespace

@@ -13,8 +13,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"signet.example/agent/dns"
 	"signet.example/agent/files"
 	"signet.example/agent/join"
@@ -24,7 +22,6 @@ import (
 	"signet.example/attestation"
 	"signet.example/internal/private"
 	"signet.example/internal/tcpsock"
-	"signet.example/internal/unixsock"
 	"signet.example/proxy"
 )
 
@@ -90,28 +87,7 @@ func (c Config) peerMode() (api.Report_PeerMode, error) {
 	if c.Mode.task() {
 		return api.Report_TASK, nil
 	}
-	return peerMode(c.RefuseLegacyPeers)
-}
-
-// peerMode is how this kernel lets peers be attested.
-func peerMode(refuseLegacy bool) (api.Report_PeerMode, error) {
-	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer mode")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
-	p, err := (&attestation.Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
-	if errors.Is(err, attestation.ErrLegacy) {
-		return 0, fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("peers cannot be attested here: %w", err)
-	}
-	defer func() { _ = p.Close() }() // a pidfd
-	if p.Mode() == attestation.ModeLegacy {
-		return api.Report_LEGACY, nil
-	}
-	return api.Report_PIDFD, nil
+	return attestation.PeerMode(c.RefuseLegacyPeers)
 }
 
 // listenMetrics returns nil where they are turned off.
@@ -230,23 +206,9 @@ func (c Config) ours() error {
 // checkDataDir looks at a data_dir without making or locking it.
 func checkDataDir(path string) (joined, running bool, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return false, false, checkParent(path)
+		return false, false, private.Creatable(path)
 	}
 	return join.CheckDir(path)
-}
-
-// checkParent checks whether a start could make a folder: in the nearest one that exists.
-func checkParent(path string) error {
-	for {
-		path = filepath.Dir(path)
-		err := private.Writable(path)
-		if err == nil || !errors.Is(err, unix.ENOENT) {
-			if err != nil {
-				err = fmt.Errorf("it is missing and cannot be made: %w", err)
-			}
-			return err
-		}
-	}
 }
 
 // checkWays checks whether a host that has not joined has what it takes.
@@ -269,7 +231,7 @@ func checkFree(ctx context.Context, cfg Config) []error {
 	info, err := os.Stat(cfg.SocketDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := checkParent(cfg.SocketDir); err != nil {
+		if err := private.Creatable(cfg.SocketDir); err != nil {
 			errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 		}
 		return errs

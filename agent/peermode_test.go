@@ -4,7 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"signet.example/agent"
 	"signet.example/api"
 	"signet.example/attestation"
 )
@@ -12,11 +11,11 @@ import (
 // On a kernel before 6.5 (in CI by the tag legacypeer) the agent serves and says so,
 // or does not start where the operator wants it that way.
 func TestALegacyKernelIsServedUnlessTheOperatorRefusesIt(t *testing.T) {
-	mode, err := agent.PeerMode(false)
+	mode, err := attestation.PeerMode(false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = agent.PeerMode(true)
+	_, err = attestation.PeerMode(true)
 	if legacy := mode == api.Report_LEGACY; legacy != errors.Is(err, attestation.ErrLegacy) || !legacy && err != nil {
 		t.Errorf("mode %s, refusing legacy ones: %v", mode, err)
 	}

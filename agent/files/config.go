@@ -112,7 +112,7 @@ func (c Config) Check() error {
 			err = checkMemory(filepath.Dir(c.Dir), c.Dir)
 		}
 		if err == nil {
-			err = private.Writable(filepath.Dir(c.Dir))
+			err = private.Creatable(c.Dir)
 		}
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package files
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,9 @@ const (
 var layouts = map[string]func(c Credentials) ([]file, error){
 	identity.LayoutPEM: pemLayout, identity.LayoutPKCS12: pkcs12Layout,
 }
+
+// LayoutNames are the layouts that there are, sorted.
+func LayoutNames() []string { return slices.Sorted(maps.Keys(layouts)) }
 
 // ofLayout reports whether a name is one of a layout's.
 func ofLayout(name string) bool {

@@ -107,7 +107,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 	}
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newTask(), newDev(), newEnvoy(), newRedirect())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newRollback(), newImport(), newExport(), newBan(), newPolicy(), newECS())
-	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newDecisions(), newExplain(), newWorkload(), newCheck(), newCerts())
+	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newDecisions(), newExplain(), newWorkload(), newCheck(), newCerts(), newSVID())
 	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet(), newVersion())
 	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files

@@ -243,3 +243,18 @@ func Writable(dir string) error {
 	}
 	return nil
 }
+
+// Creatable returns why this process could not make a folder that is missing: in the nearest
+// one above it that exists.
+func Creatable(path string) error {
+	for {
+		path = filepath.Dir(path)
+		err := Writable(path)
+		if err == nil || !errors.Is(err, unix.ENOENT) {
+			if err != nil {
+				err = fmt.Errorf("it is missing and cannot be made: %w", err)
+			}
+			return err
+		}
+	}
+}

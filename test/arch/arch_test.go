@@ -78,7 +78,7 @@ var imports = map[string][]string{
 	"ecs":               {"mesh", "internal", "proxy", "agent/appmeshenv", "agent/local"},
 	"redirect":          {"proxy"},
 	"spire":             {"identity", "attestation", "internal"},
-	"cmd":               {"identity", "attestation", "ecs", "redirect", "spire", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
+	"cmd":               {"identity", "attestation", "ecs", "redirect", "spire", "server", "server/kinds", "server/policies", "server/signer", "agent", "agent/local", "agent/files", "agent/authzproc", "agent/envoy", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal", "proxy"},
 	"agent/appmeshenv":  {"proxy"},
 	"agent/local":       {"internal"},
 	"agent/operator":    {"identity", "attestation", "agent/envoy", "agent/local", "agent/resources", "agent/svids", "internal", "proxy"},

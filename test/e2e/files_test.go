@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -99,4 +100,73 @@ func TestAnAgentWithoutMorePrivilegesKeepsAnotherUsersFiles(t *testing.T) {
 	}
 	w.StartAgentAs(agentUID, "envoy", as...)
 	eventually(t, 20*time.Second, "the end of the folder", func() bool { _, err := os.Lstat(folder); return os.IsNotExist(err) })
+}
+
+func TestAShellFetchesAndWatchesItsIdentity(t *testing.T) {
+	base, err := os.MkdirTemp("/dev/shm", "se")
+	if err != nil {
+		parts.Missing(t, "a tmpfs: "+err.Error())
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) }) // best effort
+	entry := func(name string, uid int) string {
+		return "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: " + name + "}\nspec: {group: hosts, spiffeID: \"spiffe://test.example/" + name + "\", selectors: [\"unix:uid:" + strconv.Itoa(uid) + "\"], ttl: 5s}\n"
+	}
+	w := meshtest.Start(t, meshtest.Options{Manifests: meshtest.Join(entry("me", os.Getuid()), entry("too", os.Getuid()))})
+	run := func(args ...string) (string, int) {
+		cmd := exec.CommandContext(t.Context(), parts.Signet(t), append([]string{"svid"}, args...)...)
+		cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(w.AgentDir(), "workload.sock"))
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	me := filepath.Join(base, "me")
+	if out, code := run("fetch", "--columns", "identity", "--no-headers", "--dir", me, "--id", "spiffe://test.example/too", "--layouts", "pem"); code != 0 || !strings.Contains(out, "spiffe://test.example/me\n") || !strings.Contains(out, "spiffe://test.example/too\n") {
+		t.Fatalf("%d: %s", code, out)
+	}
+	serial := func() string {
+		content, err := os.ReadFile(filepath.Join(me, "credential-bundle.private-key.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := tls.X509KeyPair(content, content)
+		if err != nil || pair.Leaf.URIs[0].String() != "spiffe://test.example/too" {
+			t.Fatalf("%v", err)
+		}
+		return pair.Leaf.SerialNumber.String()
+	}
+	first := serial()
+	if entries, err := os.ReadDir(me); err != nil || len(entries) != 5 { // .pem-1 .signet, pem and the standard's two
+		t.Errorf("%v, %v", entries, err)
+	}
+	watch := w.Run("watch", parts.Signet(t), "svid", "watch", "-o", "json", "--workload-socket", filepath.Join(w.AgentDir(), "workload.sock"), "--dir", me, "--id", "spiffe://test.example/too")
+	eventually(t, 20*time.Second, "a renewal", func() bool { return serial() != first })
+	watch.Stop()
+	for what, tc := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"a disk":            {[]string{"fetch", "--dir", filepath.Join(t.TempDir(), "me")}, 1, "not on a tmpfs"},
+		"somebody's folder": {[]string{"fetch", "--dir", "/dev/shm"}, 1, "chmod"},
+		"no agent":          {[]string{"fetch", "--timeout", "1s", "--workload-socket", base + "/none.sock"}, 4, "nobody answers"},
+		"another identity":  {[]string{"fetch", "--dir", me, "--id", "spiffe://test.example/other"}, 1, "no such identity"},
+		"no folder":         {[]string{"fetch", "--id", "spiffe://test.example/me"}, 2, "--dir"},
+		"an unknown layout": {[]string{"fetch", "--dir", me, "--layouts", "jks"}, 2, "pem and pkcs12"},
+	} {
+		if out, code := run(tc.args...); code != tc.code || !strings.Contains(out, tc.says) {
+			t.Errorf("%s: %d: %s", what, code, out)
+		}
+	}
+	for _, name := range []string{"me", "too"} {
+		if out, code := w.CLI("delete", "entry", name); code != 0 {
+			t.Fatal(out)
+		}
+	}
+	eventually(t, 10*time.Second, "the refusal", func() bool {
+		out, code := run("fetch")
+		return code == 5 && strings.Contains(out, "unix:uid:"+strconv.Itoa(os.Getuid()))
+	})
 }
