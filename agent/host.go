@@ -19,7 +19,6 @@ import (
 	"signet.example/agent/operator"
 	"signet.example/agent/wayout"
 	"signet.example/api"
-	"signet.example/attestation"
 	"signet.example/internal/private"
 	"signet.example/internal/tcpsock"
 	"signet.example/proxy"
@@ -87,7 +86,7 @@ func (c Config) peerMode() (api.Report_PeerMode, error) {
 	if c.Mode.task() {
 		return api.Report_TASK, nil
 	}
-	return attestation.PeerMode(c.RefuseLegacyPeers)
+	return join.PeerMode(c.RefuseLegacyPeers)
 }
 
 // listenMetrics returns nil where they are turned off.

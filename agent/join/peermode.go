@@ -1,4 +1,4 @@
-package attestation
+package join
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/api"
+	"signet.example/attestation"
 	"signet.example/internal/unixsock"
 )
 
@@ -17,15 +18,15 @@ func PeerMode(refuseLegacy bool) (api.Report_PeerMode, error) {
 		return 0, err
 	}
 	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
-	p, err := (&Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
-	if errors.Is(err, ErrLegacy) {
+	p, err := (&attestation.Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
+	if errors.Is(err, attestation.ErrLegacy) {
 		return 0, fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("peers cannot be attested here: %w", err)
 	}
 	defer func() { _ = p.Close() }() // a pidfd
-	if p.Mode() == ModeLegacy {
+	if p.Mode() == attestation.ModeLegacy {
 		return api.Report_LEGACY, nil
 	}
 	return api.Report_PIDFD, nil
