@@ -23,11 +23,11 @@ func (f *DecisionFilter) takesResult(d *Decision) bool {
 	return true
 }
 
-// takesCall: of who has no identity by the address, and of what led nowhere by the host.
+// takesCall: of who has no identity by the address, a gateway's callers among them, and of what led nowhere by the host.
 func (f *DecisionFilter) takesCall(d *Decision) bool {
 	address, _, _ := net.SplitHostPort(d.GetPeer())
 	host, _, _ := strings.Cut(d.GetHost(), ":")
-	return (isOf(f.GetSource(), d.GetSource()) || d.GetSource() == "" && f.GetSource() == address) &&
+	return (isOf(f.GetSource(), d.GetSource()) || address != "" && f.GetSource() == address) &&
 		(isOf(f.GetDestination(), d.GetDestination()) || f.GetDestination() == host || f.GetDestination() == d.GetHost())
 }
 

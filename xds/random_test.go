@@ -3,6 +3,7 @@ package xds_test
 import (
 	"fmt"
 	"math/rand"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -68,6 +69,9 @@ func dangling(t *testing.T, set *ads.Set) []string {
 	for _, r := range set.Type(ads.RouteType) {
 		for _, h := range decodeAs[*routev3.RouteConfiguration](t, r).GetVirtualHosts() {
 			for _, route := range h.GetRoutes() {
+				if route.GetDirectResponse().GetStatus() == http.StatusServiceUnavailable {
+					bad = append(bad, "a route leads nowhere: "+route.GetName())
+				}
 				names := []string{route.GetRoute().GetCluster()}
 				for _, w := range route.GetRoute().GetWeightedClusters().GetClusters() {
 					names = append(names, w.GetName())

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net/http"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -41,10 +43,10 @@ func (e *envoy) answered(l answers.Line) *api.Decision {
 	case l.Class == proxy.ClassError:
 		out.Cause = api.Cause_CAUSE_ERROR
 	default:
-		switch k.Name {
-		case "tunnel":
+		switch {
+		case k.Name == "tunnel" && l.Method == http.MethodConnect:
 			rule = "CONNECT"
-		case "no-route":
+		case k.Name == "no-route":
 			rule = "no route"
 		}
 		out.Cause, out.Rules = api.Cause_CAUSE_POLICY, []*api.Rule{{Name: "signet: " + rule}}

@@ -11,7 +11,7 @@ import (
 func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 	const began, after = "upstream_reset_before_response_started{", "upstream_reset_after_response_started{"
 	for want, list := range map[string][]answers.Line{
-		"tunnel":                     {{Method: "CONNECT", Status: 400, Details: "rbac_access_denied_matched_policy[ambiguous]"}},
+		"tunnel":                     {{Method: "CONNECT", Status: 400, Details: "rbac_access_denied_matched_policy[ambiguous]"}, {Way: answers.Out, Method: "GET", Status: 403, Details: "http1.https_url_on_plaintext_connection"}},
 		"ambiguous":                  {{Details: "path_normalization_failed", Method: "GET"}, {Details: "http2.unexpected_underscore"}},
 		"malformed":                  {{Details: "http1.codec_error"}, {Details: "http2.violation.of.messaging.rule"}, {Details: "codec_error:The_user_callback_function_failed"}},
 		"large-headers":              {{Details: "request_headers_too_large"}, {Details: "http2.header_list_size_too_large"}},
@@ -25,8 +25,7 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 		"callee-name":                {{Way: answers.Out, Details: began + "remote_connection_failure}", CalleeTLS: "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_verify_SAN_list:_verify_SAN_matcher:TLS_error_end"}},
 		"callee-expired":             {{Way: answers.Out, CalleeTLS: "CERTIFICATE_VERIFY_FAILED:_certificate_has_expired"}},
 		"callee-unknown-authority":   {{Way: answers.Out, CalleeTLS: "CERTIFICATE_VERIFY_FAILED:_unable_to_get_local_issuer_certificate"}},
-		"callee-refuses-caller":      {{Way: answers.Out, CalleeTLS: "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"}},
-		"callee-tls":                 {{Way: answers.Out, CalleeTLS: "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_PROTOCOL_VERSION:TLS_error_end"}},
+		"callee-tls":                 {{Way: answers.Out, CalleeTLS: "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"}, {Way: answers.Out, CalleeTLS: "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_PROTOCOL_VERSION:TLS_error_end"}},
 		"slow-handshake":             {{Way: answers.In, Method: "tcp", Closed: "transport socket timeout was reached"}},
 		"connect-timeout":            {{Way: answers.Out, Method: "tcp", Flags: "UF"}},
 		"callee-without-tls":         {{Way: answers.Out, CalleeTLS: "TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end"}},
@@ -42,6 +41,9 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 		"try-timeout":                {{Details: "upstream_per_try_timeout"}},
 		"undecided":                  {{Way: answers.In, Details: "ext_authz_error"}},
 		"not-the-application":        {{Way: answers.Out, Details: "ext_authz_denied"}},
+		"large-body":                 {{Way: answers.Out, Details: "request_payload_exceeded_retry_buffer_limit", Status: 507, CalleeTLS: "delayed_connect_error:_Connection_refused"}},
+		"drained":                    {{Way: answers.In, Details: "downstream_local_disconnect(filter_chain_is_being_removed)", Flags: "DC"}},
+		"application-tls":            {{Way: answers.In, Details: began + "remote_connection_failure|TLS_error:|268435703:x}", CalleeTLS: "TLS_error:|268435703:x"}, {Way: answers.In, Method: "tcp", Flags: "UF", CalleeTLS: "TLS_error:|268435703:x"}},
 		"other":                      {{Details: "something_new"}, {}},
 	} {
 		for _, l := range list {
@@ -59,6 +61,72 @@ func TestAKindIsKnownByEnvoysWords(t *testing.T) {
 		if got := answers.OfDecision(cause, ""); got.Name != want {
 			t.Errorf("%q is %s, want %s", cause, got.Name, want)
 		}
+	}
+}
+
+// What Envoy's core can say of an answer of its own (ResponseCodeDetailValues of its 1.40) has a kind, but for what no
+// configuration of ours has it say: it would be "other".
+func TestWhatEnvoySaysOfAnAnswerHasAKindUnlessNothingMakesItSaySo(t *testing.T) {
+	never := map[string]string{
+		"response_payload_too_large":               "no filter of ours keeps an answer",
+		"request_overall_timeout":                  "no manager of ours has a request_timeout",
+		"request_headers_failed_strict_check":      "no router of ours checks x-envoy-* headers, which callers' are taken away before",
+		"missing_path_rejected":                    "a request without a path is refused by the codec",
+		"invalid_path":                             "what is no path is refused by the codec, or cannot be normalised",
+		"websocket_handshake_unsuccessful":         "the answer that refuses a handshake is the application's",
+		"route_configuration_not_found":            "a listener waits for its routes, which name every host",
+		"maintenance_mode":                         "no runtime key of ours says so",
+		"drop_overload":                            "no endpoints of ours have a share that is dropped",
+		"unconditional_drop_overload":              "no endpoints of ours have a share that is dropped",
+		"duration_timeout":                         "is said of connections, whose flag DT is known",
+		"downstream_header_timeout":                "is another name of what request_header_timeout is",
+		"admin_filter_response":                    "is of the admin interface",
+		"internal_redirect":                        "no route of ours follows redirects",
+		"filter_removed_required_request_headers":  "no filter of ours takes method, host or path away",
+		"filter_removed_required_response_headers": "no filter of ours takes the status away",
+		"rejecting_because_detection_failed":       "no manager of ours looks for addresses by an extension",
+		"filter_added_invalid_request_data":        "no filter of ours adds data",
+		"filter_added_invalid_response_data":       "no filter of ours adds data",
+		"early_connect_data":                       "no CONNECT is carried",
+	}
+	for _, details := range []string{
+		"request_payload_too_large", "response_payload_too_large", "request_payload_exceeded_retry_buffer_limit", "stream_idle_timeout", "max_duration_timeout", "request_overall_timeout",
+		"request_header_timeout", "overload", "low_version", "missing_host_header", "request_headers_failed_strict_check", "missing_path_rejected", "invalid_path", "absolute_path_rejected",
+		"path_normalization_failed", "upgrade_failed", "websocket_handshake_unsuccessful", "route_configuration_not_found", "route_not_found", "direct_response", "cluster_not_found", "maintenance_mode",
+		"drop_overload", "unconditional_drop_overload", "no_healthy_upstream", "response_timeout", "upstream_per_try_timeout", "upstream_per_try_idle_timeout", "upstream_max_stream_duration_reached",
+		"upstream_reset_before_response_started{connection_failure}", "upstream_reset_after_response_started{connection_termination}", "filter_chain_not_found", "downstream_local_disconnect(x)", "duration_timeout",
+		"downstream_header_timeout", "admin_filter_response", "internal_redirect", "filter_removed_required_request_headers", "filter_removed_required_response_headers", "rejecting_because_detection_failed",
+		"filter_added_invalid_request_data", "filter_added_invalid_response_data", "early_connect_data",
+	} {
+		unknown := false
+		for _, way := range []answers.Way{answers.In, answers.Out} {
+			unknown = unknown || answers.Of(answers.Line{Way: way, Details: details}).Name == "other"
+		}
+		// Some are of one way alone.
+		if one := details == "filter_chain_not_found" || details == "request_payload_exceeded_retry_buffer_limit"; unknown && !one && never[details] == "" || !unknown && never[details] != "" {
+			t.Errorf("%s: is unknown: %t; is never said, since: %q", details, unknown, never[details])
+		}
+	}
+}
+
+// A gateway's manager is a way in, behind which there is no application.
+func TestWhatAGatewayCouldNotCarryIsOfItsCallee(t *testing.T) {
+	line := func(way, cluster, details string) string {
+		return `{"msg":"native denial","id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","way":"` + way + `","cluster":"` + cluster + `","details":"` + details + `","status":503}`
+	}
+	const egress, application = "cds_egress_shop_orders_http_8080", "cds_ingress_shop_orders_http_8080"
+	for text, want := range map[string]string{
+		line("in", egress, "no_healthy_upstream"): "no-endpoint", line("in", egress, "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"): "unreachable",
+		line("in", egress, "upstream_reset_before_response_started{connection_termination}"): "callee-reset", line("in", application, "upstream_reset_before_response_started{connection_termination}"): "application-reset",
+		line("in", egress, "ext_authz_error"): "undecided", line("in", egress, "request_payload_exceeded_retry_buffer_limit"): "large-body",
+	} {
+		l, ok := answers.ParseLine(text)
+		if k := answers.Of(l); !ok || k.Name != want {
+			t.Errorf("%s is %s, want %s", text, k.Name, want)
+		}
+	}
+	if l, _ := answers.ParseLine(line("in", egress, "ext_authz_error")); l.Way != answers.In {
+		t.Error("what a gateway itself refuses is not its callee's")
 	}
 }
 

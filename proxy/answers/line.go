@@ -3,6 +3,7 @@ package answers
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,9 @@ func ParseLine(line string) (l Line, ok bool) {
 	if strings.HasPrefix(l.CallerTLS, notTLS) {
 		l.CallerTLS = ""
 	}
+	if l.Way == In && strings.HasPrefix(l.Cluster, proxy.EgressClusterPrefix) && slices.ContainsFunc(behind, func(d string) bool { return is(d, l.Details) }) {
+		l.Way = Out
+	}
 	for _, id := range []string{l.ID, l.Unique} {
 		if l.ID, ok = proxy.ParseDecisionID(id); ok {
 			return l, true
@@ -68,6 +72,10 @@ func ParseLine(line string) (l Line, ok bool) {
 	}
 	return Line{}, false
 }
+
+// behind are Envoy's details of what became of a request beyond its proxy. A gateway has no
+// application: it calls as the proxy of a caller does, and its callee is at fault.
+var behind = []string{"no_healthy_upstream", "cluster_not_found", "upstream_*", "response_timeout", "stream_idle_timeout", "request_payload_exceeded_retry_buffer_limit"}
 
 // notTLS begins what the inspector says; failures of handshakes begin with TLS_error:.
 const notTLS = "TLS_error|"

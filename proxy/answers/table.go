@@ -27,9 +27,9 @@ var refusals = []string{
 var kinds = []Kind{
 	// What a caller got wrong.
 	{
-		Name: "tunnel", Gets: "400",
-		signs: []sign{{method: http.MethodConnect, status: http.StatusBadRequest}},
-		Cause: "it asks for a tunnel, and none is carried: as clients do for https:// by a proxy",
+		Name: "tunnel", Gets: "400, or 403 of an https:// URL",
+		signs: []sign{{method: http.MethodConnect, status: http.StatusBadRequest}, {way: Out, details: []string{"http1.https_url_on_plaintext_connection"}}},
+		Cause: "it asks for a tunnel, or for an https:// URL, and neither is carried: as clients do for https:// by a proxy",
 		Cure:  "call http:// by the proxy, which makes the mTLS; for gRPC, and for what is not HTTP, connect to the address that `signet routes {host} --from {from}` tells",
 	},
 	{
@@ -51,10 +51,10 @@ var kinds = []Kind{
 		Cure:  "have the caller send less: cookies and tokens are what grows",
 	},
 	{
-		Name: "large-body", Gets: "413", Class: proxy.ClassMalformed,
-		signs: []sign{{details: []string{"request_payload_too_large"}}},
-		Cause: "its body is larger than what is kept of one while it is decided",
-		Cure:  "have the caller send less at once",
+		Name: "large-body", Gets: "507",
+		signs: []sign{{way: Out, details: []string{"request_payload_exceeded_retry_buffer_limit"}}},
+		Cause: "the callee was not reached at once, and of its body more than the 256 KiB came that are kept for another try",
+		Cure:  "have the caller try again; `signet proxies --node {to}` says who is there to be called, and `signet explain --from {from} --to {to}` why the first try failed, where others did",
 	},
 	{
 		Name: "slow-headers", Gets: "408", Class: proxy.ClassMalformed,
@@ -63,9 +63,10 @@ var kinds = []Kind{
 		Cure:  "look at the caller's host: it is overloaded, or loses packets",
 	},
 	{
-		Name: "malformed", Gets: "400, or 404 where its path is none", Class: proxy.ClassMalformed,
+		Name: "malformed", Gets: "400, 404 where its path is none, or 501 of an unknown transfer-encoding", Class: proxy.ClassMalformed,
 		// codec_error is how HTTP/2 ends a whole connection; one header beyond the decoder's own bound does, too.
-		signs: []sign{{details: []string{"missing_host_header", "absolute_path_rejected", "http1.*", "http2.*", "codec_error*"}}},
+		// No listener of ours bounds a body.
+		signs: []sign{{details: []string{"missing_host_header", "absolute_path_rejected", "http1.*", "http2.*", "codec_error*", "request_payload_too_large"}}},
 		Cause: "it breaks the rules of HTTP, or has in HTTP/2 one header that no decoder takes",
 		Cure:  "mend the caller; where it does not speak HTTP at all, have the listener's portMapping say `protocol: tcp`, and `signet apply -f FILE`",
 	},
@@ -130,8 +131,8 @@ var kinds = []Kind{
 	{
 		Name: "invalid-decision", Gets: "500", Class: proxy.ClassError,
 		signs: []sign{{details: []string{"ext_authz_invalid"}}},
-		Cause: "its policy sets headers that a policy must not set",
-		Cure:  "correct the rule's headers, commit, `signet policy sync`; docs/POLICY.md has which ones",
+		Cause: "with the headers that its policy sets it has more than 60 KiB of headers, or more than 100",
+		Cure:  "have the policy set less, commit, `signet policy sync`; or have the caller send less: cookies and tokens are what grows",
 	},
 	{
 		Name: "not-the-application", Gets: "connection closed",
@@ -216,12 +217,6 @@ var kinds = []Kind{
 		Cure:  "`signet proxies --node {to}` has who listens where; a client policy of {from} (tls.validation.trust) says whom it trusts",
 	},
 	{
-		Name: "callee-refuses-caller", Gets: "503",
-		signs: []sign{{way: Out, callee: refusals}},
-		Cause: "the callee refuses the caller's certificate",
-		Cure:  "`signet explain --to {to}` has the callee's reason, at the same time",
-	},
-	{
 		Name: "callee-without-tls", Gets: "503",
 		signs: []sign{{way: Out, callee: []string{"WRONG_VERSION_NUMBER"}}},
 		Cause: "the callee answers in plaintext, and the caller asks for TLS",
@@ -234,18 +229,20 @@ var kinds = []Kind{
 		Cure:  "`signet explain --to {to}` has the callee's reason, at the same time; `signet proxies --node {to}` who listens where",
 	},
 
+	// TLS with the application behind the proxy.
+	{
+		Name: "application-tls", Gets: "503",
+		signs: []sign{{way: In, callee: []string{"TLS_error", "TLS error"}}},
+		Cause: "the handshake with the application behind the proxy failed: it speaks no TLS 1.3, or its certificate is not what applicationTLS says",
+		Cure:  "correct applicationTLS in the VirtualNodeOptions of {to}, and `signet apply -f FILE`; or the application's certificate",
+	},
+
 	// What became of it on its way.
 	{
 		Name: "no-endpoint", Gets: "503",
-		signs: []sign{{way: Out, details: []string{"no_healthy_upstream"}}, {way: Out, method: tcp, flag: "UH"}},
+		signs: []sign{{details: []string{"no_healthy_upstream"}}, {method: tcp, flag: "UH"}},
 		Cause: "no proxy of the callee is there to be called, or none is healthy",
 		Cure:  "`signet proxies --node {to}` says which there are and what each waits for, `signet check` why one is not called",
-	},
-	{
-		Name: "unhealthy-application", Gets: "503",
-		signs: []sign{{way: In, details: []string{"no_healthy_upstream"}}},
-		Cause: "the application behind this proxy has no address",
-		Cure:  "give the proxy the address of the application of {to}: `app` in its agent's file",
 	},
 	{
 		Name: "pool-full", Gets: "503",
@@ -301,6 +298,12 @@ var kinds = []Kind{
 		signs: []sign{{details: []string{"upstream_reset_after_response_started{*"}}},
 		Cause: "the answer ended before it was whole: who sent it crashed, or closed the connection",
 		Cure:  "the log of the application of {to} has why; `signet proxies --node {to} -o wide` whether its proxy was restarted",
+	},
+	{
+		Name: "drained", Gets: "connection closed",
+		signs: []sign{{details: []string{"downstream_local_disconnect*"}}},
+		Cause: "its answer had not ended when the time was over in which connections end whose listener was changed, or whose proxy was told to stop",
+		Cure:  "raise drain_time of the agent of that proxy, or have streams end sooner and be opened again",
 	},
 	{
 		Name: "try-timeout", Gets: "504",

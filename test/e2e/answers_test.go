@@ -50,7 +50,8 @@ func awkward() meshtest.App {
 	})
 }
 
-const answersPolicy = `package signet.authz
+// answersPolicy fails in two ways, by path: it is of two minds, or sets more headers than a request may have.
+var answersPolicy = `package signet.authz
 
 allow contains "all but one" if input.request.path != "/admin"
 
@@ -61,7 +62,15 @@ role := "one" if input.request.path == "/conflict"
 role := "another" if input.request.path == "/conflict"
 
 allow contains "a role" if role == "one"
+
+kilo := concat("", [x | some i in numbers.range(1, 4000); x := "a"])
 `
+
+func init() {
+	for i := range 16 {
+		answersPolicy += fmt.Sprintf("\nheaders[\"x-more-%d\"] := kilo if input.request.path == \"/headers\"\n", i)
+	}
+}
 
 // node of a protocol on a port, whose listener has extra.
 func listening(name string, port int, protocol, extra string, backends ...string) string {
@@ -143,20 +152,24 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 		manifests = append(manifests, outside(name, port, protocol))
 	}
 	w := meshtest.Start(t, meshtest.Options{
-		Nodes:    []string{"web", "back", "strict", "down", "narrow", "store"},
-		Apps:     map[string]meshtest.App{"back": awkward(), "narrow": awkward(), "strict": awkward(), "down": &mute{}},
+		Nodes:    []string{"web", "back", "strict", "down", "narrow", "store", "sealed", "misnamed", "tight", "spare"},
+		Apps:     map[string]meshtest.App{"back": awkward(), "narrow": awkward(), "strict": awkward(), "down": &mute{}, "misnamed": overTLS{showing("other")}, "spare": awkward()},
 		Policy:   map[string]string{"none": ""},
 		Lifetime: 40 * time.Second, // of which a stream lives half
 		Manifests: meshtest.Join(append(manifests, meshtest.Mesh(),
-			meshtest.VirtualNode("web", "", "back", "strict", "down", "narrow", "gone", "store", "closing", "refusing", "nobody", "full", "held", "tcp-nobody", "tcp-full")+byMTLS(byTLS...),
+			meshtest.VirtualNode("web", "", "back", "strict", "down", "narrow", "gone", "sealed", "misnamed", "tight", "store", "closing", "refusing", "nobody", "full", "held", "tcp-nobody", "tcp-full")+byMTLS(byTLS...),
 			meshtest.VirtualNode("back", ""), meshtest.VirtualNode("strict", endless+meshtest.Strict("test.example", "strict")), meshtest.VirtualNode("down", ""),
 			meshtest.VirtualNode("gone", ""), meshtest.VirtualNode("narrow", narrow), listening("store", storePort, "tcp", ""),
-			routed+routesTo("/reset", "/garbage", "/cut", "/admin", "/ok", "/conflict", "/undecided", "/socket"), meshtest.ServiceOfRouter("back", "back"),
+			routed+routesTo("/reset", "/garbage", "/cut", "/admin", "/ok", "/headers", "/conflict", "/undecided", "/socket"), meshtest.ServiceOfRouter("back", "back"),
 			meshtest.ServiceOfNode("strict", "strict"), meshtest.ServiceOfNode("down", "down"), meshtest.ServiceOfNode("narrow", "narrow"),
-			meshtest.ServiceOfNode("gone", "gone"), meshtest.ServiceOfNode("store", "store"), edge("/buy"), meshtest.ServiceOfNode("shop", "strict"),
+			meshtest.ServiceOfNode("gone", "gone"), meshtest.ServiceOfNode("store", "store"), edge("/buy"),
+			edgeRoute("gone", "/gone", "gone"), edgeRoute("nobody", "/nobody", "nobody"), edgeRoute("back", "/back", "back"), edgeRoute("stranger", "/stranger", "stranger"),
+			meshtest.VirtualNode("tight", ""), meshtest.ServiceOfNode("tight", "tight"), behindTLS("sealed"), behindTLS("misnamed"), meshtest.VirtualNode("spare", endless),
+			meshtest.ServiceOfNode("shop", "strict"),
 			"apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: back}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [127.200.0.0/24]}]}]}\n",
 			"apiVersion: signet.example/v1alpha1\nkind: ALBIssuer\nmetadata: {name: front}\nspec: {issuer: \""+alb.Issuer+"\", clients: ["+alb.Client+"], signers: [\""+alb.ARN+"\"], ingress: [alb], keysURL: \""+alb.NewRegion(t).URL+"\"}\n",
 			newIDP(t, "k1").manifest(t))...),
+		Envoy:      shortOfMemory(t, "test/virtualNode/tight"),
 		AgentExtra: "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + gatewayHost + ", concurrency: 1}\n",
 	})
 	awaitEdge(w)
@@ -217,11 +230,13 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 		{"ambiguous", "127.77.1.1", "test/back", direct("back", "GET /ok HTTP/1.1\r\n"+host+"x_a: 1\r\n"+end)},
 		{"ambiguous", "127.77.1.2", "test/narrow", direct("narrow", "POST /ok HTTP/1.1\r\n"+host+"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"+end+"0\r\n\r\n")},
 		{"ambiguous", "127.77.1.3", "test/down", http2(inbound("down"), "x_a", "1")},
+		{"tunnel", "test/web", "orders.internal:443", raw("GET https://orders.internal:443/ HTTP/1.1\r\nHost: orders.internal:443\r\n" + end)},
 		{"tunnel", "test/web", "orders.internal:443", raw("CONNECT orders.internal:443 HTTP/1.1\r\nHost: orders.internal:443\r\n\r\n")},
 		{"malformed", "test/web", "", raw("G(ET /ok HTTP/1.1\r\n" + host + end)},
 		{"malformed", "127.77.2.1", "test/back", direct("back", "GET /ok HTTP/1.1\r\n"+end)},
 		{"malformed", "127.77.2.2", "test/narrow", direct("narrow", "OPTIONS * HTTP/1.1\r\n"+host+end)},
 		{"malformed", "127.77.2.3", "test/down", http2(inbound("down"), "connection", "close")},
+		{"malformed", "127.77.2.5", "test/spare", direct("spare", "POST /ok HTTP/1.1\r\n"+host+"Transfer-Encoding: gzip\r\n"+end)},
 		{"malformed", "127.77.2.4", "test/edge", http2(gateway, "x-a", strings.Repeat("!", 70<<10))},
 		{"old-http", "test/web", "", raw("GET /ok HTTP/1.0\r\n\r\n")},
 		{"large-headers", "test/web", "", raw("GET /ok HTTP/1.1\r\n" + host + "x-a: " + large + "\r\n" + end)},
@@ -238,6 +253,7 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 		{"denied", "test/web", "test/back", get(back + "/admin")},
 		{"denied", "127.77.4.2", "test/back", direct("back", "GET /admin HTTP/1.1\r\n"+host+end)},
 		{"policy-error", "test/web", "test/back", get(back + "/conflict")},
+		{"invalid-decision", "test/web", "test/back", get(back + "/headers")},
 		{"token-refused", "test/web", "test/back", get(back+"/ok", "Authorization", "Bearer a.b.c")},
 		{"token-key", "ingress/alb", "test/back", func(net.Dialer) {
 			direct("back", "GET /ok HTTP/1.1\r\n"+host+"X-Amzn-Oidc-Data: "+alb.NewKey(t).Token(t, "ana")+"\r\n"+end)(dialer("127.200.0.7"))
@@ -294,6 +310,25 @@ func TestEveryAnswerOfAProxyIsFoundByWhoCalledWhomAndWhen(t *testing.T) {
 		}},
 		{"too-long", "test/web", strict, mtls(inbound("strict"), root.sign(t, nil, "test/web"), "/long")},
 		{"too-long", "test/web", "test/held", wayOut("held")},
+		{"large-body", "test/web", "test/nobody", func(d net.Dialer) {
+			t.Log("a large body: ", moreThanKept(d, w.Nodes["web"].EgressAddress(), fmt.Sprintf("%s:%d", meshtest.HostOf("nobody"), ports["nobody"])))
+		}},
+		{"overloaded", "test/web", "test/tight", get("http://" + meshtest.HostOf("tight") + "/")},
+		{"application-tls", "test/web", "test/sealed", get("http://" + meshtest.HostOf("sealed") + "/")},
+		{"application-tls", "test/web", "test/misnamed", get("http://" + meshtest.HostOf("misnamed") + "/")},
+
+		// A gateway calls as the proxy of a caller does: it is the caller, and is found by its own caller's address as well.
+		{"no-endpoint", "test/edge", "test/gone", said(gateway, "GET /gone HTTP/1.1\r\n"+host+end)},
+		{"unreachable", "test/edge", "test/nobody", said(gateway, "GET /nobody HTTP/1.1\r\n"+host+end)},
+		{"callee-reset", "test/edge", "test/stranger", said(gateway, "GET /stranger HTTP/1.1\r\n"+host+end)},
+		{"timeout", "127.77.7.1", "test/back", said(gateway, "GET /back/slow HTTP/1.1\r\n"+host+end)},
+		{"drained", "127.77.7.2", "test/spare", func(d net.Dialer) {
+			var long sync.WaitGroup
+			long.Go(func() { direct("spare", "GET /long HTTP/1.1\r\n"+host+"\r\n")(d) })
+			time.Sleep(500 * time.Millisecond)
+			w.Apply("apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: spare}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [127.200.0.0/24]}]}]}\n")
+			long.Wait()
+		}},
 	}
 	// These end something: whom a ban is of, and the process that decides.
 	banned := w.JoinHost().ID
@@ -383,16 +418,11 @@ func expect(t *testing.T, w *meshtest.World, k provoked, since time.Duration) {
 // notMade are the kinds that this test does not bring about: why nothing does, or the test that does.
 // docs/ANSWERS.md has the list, too.
 var notMade = map[string]string{
-	"large-body":            "nothing: no listener of ours bounds a body",
-	"not-let-out":           "`TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers`, in a network namespace",
-	"undeclared-port":       "`TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers`, in a network namespace",
-	"no-target":             "nothing: `apply` refuses weights of 0 in all and targets without a listener",
-	"invalid-decision":      "nothing: such a policy is refused where it is compiled or evaluated, before Envoy is told",
-	"not-the-application":   "`TestOnlyTheApplicationCallsOutWithTheProxysIdentity`, by another user of the host",
-	"callee-refuses-caller": "nothing that a proxy of ours calls: it speaks TLS 1.3, where the refusal comes after the handshake, and Envoy then has no reason of it: `callee-reset`",
-	"unhealthy-application": "nothing: the file of an agent gives each application an address",
-	"overloaded":            "an Envoy without memory, which none has for a test's sake",
-	"other":                 "nothing on purpose: what is known of has a kind",
+	"not-let-out":         "`TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers`, in a network namespace",
+	"undeclared-port":     "`TestWhatIsRedirectedGoesOutAsItsApplicationsAndComesInAsItsCallers`, in a network namespace",
+	"no-target":           "nothing: `apply` refuses weights of 0 in all and targets without a listener; `TestInvariantsHoldForRandomMeshes` finds no such route in any mesh",
+	"not-the-application": "`TestOnlyTheApplicationCallsOutWithTheProxysIdentity`, by another user of the host",
+	"other":               "nothing on purpose: what Envoy can say has a kind, or nothing has it say so (`TestWhatEnvoySaysOfAnAnswerHasAKindUnlessNothingMakesItSaySo`)",
 }
 
 type foundAnswer struct {

@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -29,6 +31,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"signet.example/test/meshtest"
+	"signet.example/test/parts"
 )
 
 // root is the mesh's own, which a test that has its files can sign anything by: certificates
@@ -354,4 +357,59 @@ func wayToPort(t *testing.T, w *meshtest.World, host string, port int) string {
 		return ""
 	}
 	return place[1]
+}
+
+// behindTLS is a node, and its service, whose proxy speaks TLS with the application, which has to have the mesh's
+// authority and a name.
+func behindTLS(name string) string {
+	return meshtest.Join(meshtest.VirtualNode(name, ""), meshtest.ServiceOfNode(name, name), fmt.Sprintf(
+		"apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: %s}\nspec: {listeners: [{port: %d, applicationTLS: {trust: {sds: {secretName: \"spiffe://test.example\"}}, subjectAlternativeNames: {match: {exact: [\"spiffe://test.example/app\"]}}}}]}\n",
+		name, meshtest.AppPort))
+}
+
+// overTLS is an application that speaks TLS.
+type overTLS struct{ config *tls.Config }
+
+func (overTLS) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+func (o overTLS) ServeListener(l net.Listener) {
+	server := http.Server{Handler: o, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	_ = server.Serve(tls.NewListener(l, o.config)) // ends with the listener
+}
+
+// shortOfMemory is an Envoy that starts with a bootstrap of the agent's, but for the one of a node, to which it says
+// that all memory is used up.
+func shortOfMemory(t *testing.T, node string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "envoy")
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *%s*) sed 's/\"maxHeapSizeBytes\": *\"[0-9]*\"/\"maxHeapSizeBytes\": \"1\"/' /dev/fd/3 > %s.json; exec 3< %[2]s.json;; esac\nexec %s \"$@\"\n", node, file, parts.Envoy(t))
+	if err := os.WriteFile(file, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	return file
+}
+
+// moreThanKept calls where nobody is, with a body of which more comes between the tries than is kept of one. When it
+// tries again is the proxy's dice.
+func moreThanKept(d net.Dialer, address, host string) string {
+	body := strings.Repeat("a", 1<<20)
+	for n := range 200 {
+		c, err := d.Dial("tcp", address)
+		if err != nil {
+			return err.Error()
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", host, len(body))
+		time.Sleep(time.Duration(n%10) * time.Millisecond)
+		var sent sync.WaitGroup
+		sent.Go(func() { _, _ = io.WriteString(c, body) }) // the answer may come before its end
+		got := make([]byte, 1<<10)
+		k, _ := c.Read(got)
+		_ = c.Close()
+		sent.Wait()
+		if first, _, _ := strings.Cut(string(got[:k]), "\r\n"); strings.Contains(first, " 507 ") {
+			return fmt.Sprintf("%q at the %d. time", first, n+1)
+		}
+	}
+	return "every try was made at once"
 }

@@ -74,6 +74,8 @@ type Options struct {
 	// Disks are the sizes of disks that "server" or "agent-data", folders of the World,
 	// have of their own, such as "2m".
 	Disks map[string]string
+	// Envoy is the program in the place of the real one.
+	Envoy string
 	// AgentExtra and ServerExtra are appended to the configuration files.
 	AgentExtra, ServerExtra string
 }
@@ -159,7 +161,7 @@ func Prepare(t testing.TB, opts Options) *World {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: cmp.Or(opts.Listen, "127.0.0.1:0")}
+	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: cmp.Or(opts.Envoy, parts.Envoy(t)), listen: cmp.Or(opts.Listen, "127.0.0.1:0")}
 	t.Cleanup(func() { // the last: disks of their own are gone then
 		if !t.Failed() {
 			_ = os.RemoveAll(dir) // the next run does not look here
