@@ -55,6 +55,7 @@ func application(of string) int {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /up", func(http.ResponseWriter, *http.Request) {})
 	mux.Handle("GET /through", through(task))
+	mux.Handle("/page", page(task, func(id string) { fmt.Println(posted + id) }))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(l) }() // ends by Shutdown
 	<-ended
@@ -68,6 +69,24 @@ func application(of string) int {
 		return 1
 	}
 	return 0
+}
+
+// posted begins a line of each POST that an application got.
+const posted = "posted "
+
+// page answers, and notes what is posted to it.
+func page(of string, note func(id string)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		id, err := io.ReadAll(req.Body)
+		if err != nil {
+			http.Error(w, "half a request", http.StatusBadRequest)
+			return
+		}
+		if req.Method == http.MethodPost {
+			note(string(id))
+		}
+		_, _ = io.WriteString(w, of) // the caller went away
+	})
 }
 
 // through answers what the service front says of a call that is made for it.

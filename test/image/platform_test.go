@@ -1,6 +1,7 @@
 package image
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,13 +27,18 @@ type platform struct {
 	p    *parts.Podman
 	aws  *parts.STS
 	root string // has the folders of its host
+
+	mu       sync.Mutex
+	metadata map[int]http.Handler // by host, of the task that runs there
 }
 
 // running is a task.
 type running struct {
 	*platform
 	name   string
-	host   int // the n-th; in the network of the first are definitions that ask for their host's
+	family string // of its definition
+	atOnce bool   // whether all of its containers are told to stop at once
+	host   int    // the n-th; in the network of the first are definitions that ask for their host's
 	def    parts.TaskDefinition
 	cgroup []string
 	// given is what the platform gives containers beside their definitions, extra what the test does.
@@ -44,10 +51,10 @@ type running struct {
 // ofPlatform is where tasks of Fargate find their metadata and their role's credentials.
 const ofPlatform = "169.254.170.2"
 
-// task makes one, in which nothing runs yet.
-func (f *platform) task(name string, host int, role string, def parts.TaskDefinition) *running {
+// task makes one, in which nothing runs yet. On a host there may have been one of its family before.
+func (f *platform) task(name, family string, host int, role string, def parts.TaskDefinition) *running {
 	f.t.Helper()
-	r := &running{platform: f, name: name, host: host, def: def, given: map[string]string{}, extra: map[string][]string{}, healthy: map[string]time.Duration{}}
+	r := &running{platform: f, name: name, family: family, host: host, def: def, given: map[string]string{}, extra: map[string][]string{}, healthy: map[string]time.Duration{}}
 	most, err := strconv.Atoi(def.Memory.String())
 	if err != nil { // of EC2: each container has its own
 		most = 0
@@ -59,23 +66,44 @@ func (f *platform) task(name string, host int, role string, def parts.TaskDefini
 	if def.NetworkMode == "host" {
 		return r
 	}
-	f.inNetworkOf(host, "ip", "addr", "add", ofPlatform+"/32", "dev", "lo")
-	f.inNetworkOf(host, "ip", "route", "replace", "default", "via", parts.ThisHost)
-	parts.Relay(f.t, host, strings.TrimPrefix(f.aws.URL(), "http://"))
 	credentials := strings.TrimPrefix(f.aws.Environment(f.aws.ARN(role))["AWS_CONTAINER_CREDENTIALS_FULL_URI"], f.aws.URL())
 	metadata, err := url.Parse(parts.ECSMetadata(f.t, parts.ECSTask{
-		ARN: parts.ECSTaskARN(fmt.Sprintf("%032x", host)), Family: name, Revision: "7", Container: "envoy", IPv4: []string{addressOf(host)},
+		ARN: parts.ECSTaskARN(fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:32]), Family: family, Revision: "7", Container: "envoy", IPv4: []string{addressOf(host)},
 	}))
 	must(f.t, err)
-	f.serves(host, map[string]string{"/credentials/": f.aws.URL(), "/v4/": "http://" + metadata.Host})
+	f.prepare(r, metadata)
 	r.given = map[string]string{
 		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": credentials, "AWS_REGION": "eu-west-1", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
 		"ECS_CONTAINER_METADATA_URI_V4": "http://" + ofPlatform + metadata.Path,
 	}
-	if def.ProxyConfiguration.Redirects() {
-		f.inNetworkOf(host, append([]string{parts.Signet(f.t), "redirect", "up"}, def.ProxyConfiguration.Flags()...)...)
-	}
 	return r
+}
+
+// prepare has a host be what the platform makes of it, and answer for a task.
+func (f *platform) prepare(r *running, metadata *url.URL) {
+	f.t.Helper()
+	f.mu.Lock()
+	_, was := f.metadata[r.host]
+	if f.metadata == nil {
+		f.metadata = map[int]http.Handler{}
+	}
+	f.metadata[r.host] = to(&url.URL{Scheme: "http", Host: metadata.Host})
+	f.mu.Unlock()
+	if was {
+		return
+	}
+	f.inNetworkOf(r.host, "ip", "addr", "add", ofPlatform+"/32", "dev", "lo")
+	f.inNetworkOf(r.host, "ip", "route", "replace", "default", "via", parts.ThisHost)
+	parts.Relay(f.t, r.host, strings.TrimPrefix(f.aws.URL(), "http://"))
+	f.serves(r.host)
+	if r.def.ProxyConfiguration.Redirects() {
+		f.inNetworkOf(r.host, append([]string{parts.Signet(f.t), "redirect", "up"}, r.def.ProxyConfiguration.Flags()...)...)
+	}
+}
+
+// to passes requests on.
+func to(at *url.URL) http.Handler {
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(at) }}
 }
 
 func addressOf(host int) string { return fmt.Sprintf("10.231.0.%d", host) }
@@ -88,15 +116,19 @@ func (f *platform) inNetworkOf(host int, command ...string) {
 	}
 }
 
-// serves has the platform's address answer on a host, by paths.
-func (f *platform) serves(host int, paths map[string]string) {
+// serves has the platform's address answer on a host.
+func (f *platform) serves(host int) {
 	f.t.Helper()
+	aws, err := url.Parse(f.aws.URL())
+	must(f.t, err)
 	mux := http.NewServeMux()
-	for path, to := range paths {
-		at, err := url.Parse(to)
-		must(f.t, err)
-		mux.Handle(path, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(at) }})
-	}
+	mux.Handle("/credentials/", to(aws))
+	mux.HandleFunc("/v4/", func(w http.ResponseWriter, req *http.Request) {
+		f.mu.Lock()
+		of := f.metadata[host]
+		f.mu.Unlock()
+		of.ServeHTTP(w, req)
+	})
 	var l net.Listener
 	parts.FromHost(f.t, host, func() {
 		var err error
@@ -171,7 +203,7 @@ func (r *running) run(c parts.ContainerDefinition) error {
 		if err != nil {
 			return err
 		}
-		args = append(args, "--volume", "/usr:/usr:ro", "--volume", self+":"+self+":ro", "--env", applicationEnv+"="+r.name+" "+c.Name, "--entrypoint", `["`+self+`"]`, parts.BareImage)
+		args = append(args, "--volume", "/usr:/usr:ro", "--volume", self+":"+self+":ro", "--env", applicationEnv+"="+r.family+" "+c.Name, "--entrypoint", `["`+self+`"]`, parts.BareImage)
 	}
 	if _, err := r.p.Try(args...); err != nil {
 		return err
@@ -260,6 +292,12 @@ func (r *running) wanted(name string, left map[string]bool) bool {
 
 // said is what a container wrote last.
 func (r *running) said(name string) string {
+	text := r.output(name)
+	return text[max(0, len(text)-4000):]
+}
+
+// output is what a container wrote.
+func (r *running) output(name string) string {
 	file, err := r.p.Try("inspect", "--format", "{{.HostConfig.LogConfig.Path}}", r.container(name))
 	if err != nil {
 		return err.Error()
@@ -268,7 +306,7 @@ func (r *running) said(name string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text[max(0, len(text)-4000):])
+	return string(text)
 }
 
 // tell has what the containers wrote in a test's log where it fails.

@@ -42,7 +42,7 @@ const (
 func TestTaskDefinitionsRunAsContainersAsTheyStandThere(t *testing.T) {
 	dir := first(t)
 	t.Setenv(onHost, dir)
-	if !parts.SeveralHosts(t, t.Name(), 4) {
+	if !parts.SeveralHosts(t, t.Name(), 10) {
 		return
 	}
 	m := newMesh(t, dir)
@@ -55,36 +55,22 @@ func TestTaskDefinitionsRunAsContainersAsTheyStandThere(t *testing.T) {
 	for i, r := range m.tasks {
 		m.awaitCalls(r, services[i])
 	}
-	load := m.bearable()
 	watch = m.watch()
-	time.Sleep(3 * time.Second)
-	m.weigh()
-	ended := make(chan error)
-	for i, r := range m.tasks { // one of each order, and one that is both redirected and of another file
-		go func() {
-			err := r.stopAll(i == 1)
-			if err != nil {
-				err = fmt.Errorf("%s: %w", r.name, err)
-			}
-			ended <- err
-		}()
-	}
-	for range m.tasks {
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}
+	m.weighUnderLoad()
+	r := m.newRolling()
+	load := m.bearable() // of the mesh itself, which calls no service that has not moved
+	callers, rate := r.bearableCallers()
+	deployments := meshtest.Soak(1, 19)
+	r.all(deployments, r.converted)
+	report := load.Stop()
+	r.all(1, r.frozen) // back to the revision of before
 	time.Sleep(time.Second)
-	report, stood := load.Stop(), watch()
-	t.Logf("while they stopped: %s; the host stood still %d times", report, len(stood))
-	for _, f := range report.Failures {
-		if !slices.ContainsFunc(stood, func(s spell) bool { return s.from.Before(f.Ended) && f.Began.Before(s.to) }) {
-			t.Errorf("a call failed that took %s: %s", f.Ended.Sub(f.Began).Round(time.Millisecond), f.Why)
-		}
-	}
-	if report.Sent < 60 || report.Skipped > 0 && len(stood) == 0 {
-		t.Error("it was no load")
-	}
+	balancer, neighbour, stood := callers[0].Stop(), callers[1].Stop(), watch()
+	t.Logf("%d deployments at %d calls/s from each; the host stood still %d times", len(r.deployed), rate, len(stood))
+	r.judge("the mesh", report, stood)
+	r.judge("the load balancer", balancer, stood)
+	r.judge("the neighbour", neighbour, stood)
+	r.judgePosts()
 	if err := m.agent.stopAll(false); err != nil {
 		t.Error(err)
 	}
@@ -100,7 +86,8 @@ type mesh struct {
 	server *running
 	agent  *running
 	tasks  []*running
-	roots  string // file of the trust domain's root
+	defs   []parts.TaskDefinition // of the services
+	roots  string                 // file of the trust domain's root
 	listen string
 	front  string // where its way out is
 }
@@ -119,7 +106,8 @@ func newMesh(t *testing.T, dir string) *mesh {
 	for i, name := range archives() {
 		ref := p.Do("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference="+strings.TrimSuffix(name, "-"+runtime.GOARCH+".tar"))
 		def := m.own([]string{"server", "agent"}[i], ref)
-		r := m.task("signet-"+[]string{"server", "agent"}[i], 1, "", def)
+		name := "signet-" + []string{"server", "agent"}[i]
+		r := m.task(name, name, 1, "", def)
 		if m.server == nil {
 			m.server = r
 		} else {
@@ -203,7 +191,9 @@ func (m *mesh) apply() {
 		"apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: policy}\nspec: {url: \"file:///etc/signet/policy\", branch: main, poll: 60s}\n",
 	}
 	for _, name := range services {
-		all = append(all, meshtest.VirtualNode(name, meshtest.Strict("test.example", name), "front"), meshtest.ServiceOfNode(name, name))
+		all = append(all, meshtest.VirtualNode(name, "", "front"), meshtest.ServiceOfNode(name, name), fmt.Sprintf(
+			"apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: %s}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [%s/32], healthCheckPath: /up}, {name: unmoved, ranges: [%s/32]}]}]}\n",
+			name, balancerHost, parts.ThisHost))
 	}
 	for _, name := range append([]string{"front"}, services...) {
 		all = append(all, fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-on-host}\nspec: {group: hosts, mesh: test, virtualNode: %[1]s, selectors: [\"signet:proxy:%[1]s\"]}\n", name))
@@ -257,13 +247,9 @@ func (m *mesh) startTasks() {
 		file := filepath.Join(t.TempDir(), "objects.yaml")
 		must(t, os.WriteFile(file, []byte(made.Objects), 0o600))
 		m.signet("apply", "-f", file)
-		r := m.task(name, 2+i, name+"-task", parts.ReadTaskDefinition(t, files[name][0], made.Definition))
-		r.given["SIGNET_JOIN_AWS_TASK_ENDPOINT"] = m.aws.URL() // STS is not AWS's here
-		if i == 1 {
-			r.extra["app"] = []string{"--env", outlivesEnv + "=10s"} // twice drain_time, as docs/TASKS.md asks of it
-		}
+		m.defs = append(m.defs, parts.ReadTaskDefinition(t, files[name][0], made.Definition))
+		r := m.replica(i, 1)
 		m.tasks = append(m.tasks, r)
-		t.Cleanup(r.tell)
 		go func() {
 			err := r.start()
 			if err != nil {
@@ -284,6 +270,28 @@ func (m *mesh) startTasks() {
 		if len(r.def.Container(t, "app").HealthCheck.Command) > 0 {
 			must(t, r.await("app", time.Now(), 100*time.Millisecond))
 		}
+	}
+}
+
+// replica makes the n-th task of a service. It has two hosts in turn, and its tasks are stopped in both orders in turn.
+func (m *mesh) replica(of, n int) *running {
+	name := services[of]
+	r := m.task(fmt.Sprintf("%s-%d", name, n), name, 2+of+3*((n-1)%2), name+"-task", m.defs[of])
+	r.given["SIGNET_JOIN_AWS_TASK_ENDPOINT"] = m.aws.URL() // STS is not AWS's here
+	if r.atOnce = (of+n)%2 == 0; r.atOnce {
+		r.extra["app"] = []string{"--env", outlivesEnv + "=10s"} // twice drain_time, as docs/TASKS.md asks of it
+	}
+	m.t.Cleanup(r.tell)
+	return r
+}
+
+// weighUnderLoad has the tasks be called for a while before they are weighed.
+func (m *mesh) weighUnderLoad() {
+	load := m.bearable()
+	time.Sleep(3 * time.Second)
+	m.weigh()
+	if report := load.Stop(); report.Sent < 20 {
+		m.t.Error("it was no load")
 	}
 }
 
@@ -348,13 +356,16 @@ func (m *mesh) load(rate int) *envoytest.Run {
 		Request: func(ctx context.Context, n int) (*http.Request, error) {
 			return http.NewRequestWithContext(ctx, http.MethodGet, "http://"+meshtest.HostOf(services[n%len(services)])+":8080/through", nil)
 		},
-		Check: func(status int, _ http.Header, body string) string {
-			if status != http.StatusOK {
-				return fmt.Sprintf("%d %s", status, body)
-			}
-			return ""
-		},
+		Check: notOK,
 	}.Start(m.t.Context())
+}
+
+// notOK is why an answer is a failure.
+func notOK(status int, _ http.Header, body string) string {
+	if status != http.StatusOK {
+		return fmt.Sprintf("%d %s", status, body)
+	}
+	return ""
 }
 
 // spell is from one moment to another.
