@@ -145,7 +145,7 @@ func (r *rolling) converted(s *rolled) (revision, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mesh.tasks = append(r.mesh.tasks, next)
+	r.tasks = append(r.tasks, next)
 	return next, err
 }
 
@@ -312,7 +312,7 @@ func (r *rolling) judge(from string, report envoytest.Report, stood []spell) {
 // judgePosts holds that no application got a POST twice: each wrote what came.
 func (r *rolling) judgePosts() {
 	came := r.posts
-	for _, task := range r.mesh.tasks {
+	for _, task := range r.tasks {
 		for line := range strings.Lines(task.output("app")) {
 			if _, id, ok := strings.Cut(strings.TrimSpace(line), posted); ok {
 				came[id]++
