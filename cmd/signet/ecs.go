@@ -70,6 +70,9 @@ that the tasks reach; --trust is ca/root.crt of what signet init made.`,
 		if !slices.Contains(convertOutputs, *format) {
 			return usage(fmt.Errorf("-o %s: must be %s", *format, strings.Join(convertOutputs, " or ")))
 		}
+		if *out != "" && !slices.Contains(ecs.WaysOut, *out) {
+			return usage(fmt.Errorf("--way-out %s: must be %s", *out, strings.Join(ecs.WaysOut, ", ")))
+		}
 		if *diff && *objects {
 			return usage(errors.New("--diff and --objects: give one of them"))
 		}

@@ -127,6 +127,9 @@ var plainName = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._:/-]{0,254}$`)
 // more than a name, is left as a word in capitals.
 func (k Kind) CureFor(n Names) string {
 	pairs := []string{}
+	if !plainName.MatchString(n.From) { // a caller without an identity has no name to ask by: all callers are listed
+		pairs = append(pairs, "signet decisions --denied --from {from} ", "signet decisions --denied ")
+	}
 	for _, p := range []struct{ place, name, word string }{
 		{"{from}", n.From, "MESH/CALLER"}, {"{to}", n.To, "MESH/CALLEE"}, {"{host}", n.Host, "HOST"},
 	} {

@@ -174,3 +174,18 @@ func TestAClusterTellsWhomItLeadsTo(t *testing.T) {
 		}
 	}
 }
+
+// Of a caller without an identity there is no name that a command could be given.
+func TestTheCureOfADenialOfNobodyIsACommandThatRuns(t *testing.T) {
+	listed := false
+	for _, k := range answers.All() {
+		nobody, known := k.CureFor(answers.Names{To: "shop/web"}), k.CureFor(answers.Names{From: "shop/a", To: "shop/web"})
+		if strings.Contains(nobody, "signet decisions --denied --from") {
+			t.Errorf("%s: %s", k.Name, nobody)
+		}
+		listed = listed || strings.Contains(nobody, "`signet decisions --denied --to shop/web -o wide`") && strings.Contains(known, "`signet decisions --denied --from shop/a --to shop/web -o wide`")
+	}
+	if !listed {
+		t.Error("no cure lists denials")
+	}
+}

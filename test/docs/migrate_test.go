@@ -270,3 +270,14 @@ func (c shopCaller) call(ctx context.Context, client *http.Client) error {
 	}
 	return err
 }
+
+// What the page's shop has not is said beside it: a gateway, a service of tcp, a router, another path of
+// health checks, by which its waits would not end.
+func TestThePageOfTheDaySaysHowWhatItsShopHasNotMoves(t *testing.T) {
+	page := read(t, "docs", "MIGRATE.md")
+	for _, want := range []string{"`virtualGateway: NAME`", "`virtual_gateway`", "`VirtualGatewayOptions`", "`signet routes NAME:PORT --from CALLER`", "**A router with weights**", "Health checks by another path", "**A wait that does not end**"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not in it", want)
+		}
+	}
+}

@@ -63,11 +63,17 @@ func (a *Dumps) Read(f dialect.File) {
 // 50 backends of a node, and 50 routes of a router.
 const mostResources, mostRoutes = 50_000, 500
 
+// errGateway is what a dump is refused for that is one of Envoy, and not of a virtual node's.
+var errGateway = errors.New("is of virtual gateway")
+
 // read decodes a dump, one resource at a time.
 func (d *dump) read(content []byte) (line int, err error) {
 	in := dialect.NewStream(content)
 	fail := func(err error) (int, error) {
 		line, _ := in.Place(0)
+		if errors.Is(err, errGateway) { // a good dump, whose proxy is another kind
+			return line, err
+		}
 		return line, fmt.Errorf("is no config dump of Envoy: %w", err)
 	}
 	if err := in.Delim('{'); err != nil {
@@ -183,7 +189,7 @@ func (d *dump) is(id string) error {
 	case err != nil:
 		return nil // named says what to do
 	case ref.Gateway():
-		return fmt.Errorf("it is of virtual gateway %s of mesh %s: a gateway's dump has its routes and those of its services made into one, and is not read; give `aws appmesh describe-virtual-gateway` and `describe-gateway-route`", ref.Name, ref.Mesh)
+		return fmt.Errorf("%w %s of mesh %s: a gateway's dump has its routes and those of its services made into one, and is not read; write the VirtualGateway and its GatewayRoutes as manifests, or give what `aws appmesh describe-virtual-gateway` and `describe-gateway-route` answered while App Mesh was there", errGateway, ref.Name, ref.Mesh)
 	}
 	d.mesh, d.own = ref.Mesh, ref.Name
 	return nil

@@ -73,7 +73,7 @@ func TestADumpOfAppMeshsProxyTellsWhatItCallsAndWhatItCannotTellIsNamed(t *testi
 		}
 	}
 	for _, want := range []string{
-		"VirtualNode colour_1: ", "are in a dump of its own proxy; `aws appmesh describe-virtual-node` has it",
+		"VirtualNode colour_1: ", "are in a dump of its own proxy; what `aws appmesh describe-virtual-node` answered while App Mesh was there has it, or add it to the manifest: it is taken to have none",
 		"the name of a router is not in a dump", "Mesh shop: ", "connection pools, listener time-outs and access logs",
 	} {
 		if !strings.Contains(findings, want) {
@@ -160,6 +160,11 @@ func TestADumpThatCannotBeReadIsRefusedByWhatToDo(t *testing.T) {
 		if _, findings := textOf(read(dialect.Options{}, text)); !strings.Contains(findings, want) {
 			t.Errorf("%s: %s", text[:min(len(text), 60)], findings)
 		}
+	}
+	// A gateway's dump is a good one, and the API that described the gateway is shut.
+	_, findings := textOf(read(dialect.Options{}, dumpOf("mesh/shop/virtualGateway/edge", local, host)))
+	if strings.Contains(findings, "no config dump") || !strings.Contains(findings, "is of virtual gateway edge of mesh shop") || !strings.Contains(findings, "write the VirtualGateway and its GatewayRoutes as manifests") {
+		t.Errorf("a gateway's dump: %s", findings)
 	}
 	if found := read(dialect.Options{Mesh: "shop"}, dumpOf("", local, "")); len(found.Resources) != 2 {
 		t.Errorf("%v", found.Resources) // the mesh, and the node whose listener it is

@@ -430,7 +430,7 @@ func (a *Dumps) node(n *node) {
 		spec["serviceDiscovery"] = n.discovery
 	}
 	what := "VirtualNode " + n.name
-	describe := "; `aws appmesh describe-virtual-node` has it"
+	describe := "; what `aws appmesh describe-virtual-node` answered while App Mesh was there has it, or add it to the manifest"
 	if !n.own {
 		a.note(n.file, n.line, what, dialect.Opaque, "its backends, and listeners that nobody here calls, are in a dump of its own proxy"+describe+": it is taken to have none")
 	}
