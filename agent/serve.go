@@ -131,7 +131,7 @@ func (a *agent) serveWayOut() {
 	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
 }
 
-// explainer returns what tells of a process to whoever runs the host.
+// explainer shows a process to whoever runs the host, as who connects is seen.
 func (a *agent) explainer() *operator.Explainer {
 	return operator.NewExplainer(operator.Config{
 		Attestor: a.attestor, State: &a.link.state, Keeper: a.link.keeper, Connected: &a.link.connected, Check: a.cfg.Mode.check(), Log: a.log,

@@ -16,7 +16,7 @@ import (
 func script(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(memory(t), "reload")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil { //nolint:gosec // others run it
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -110,7 +110,7 @@ func TestACommandIsTheOwnersWithoutPrivileges(t *testing.T) {
 		parts.Missing(t, "root")
 	}
 	dir := memory(t)
-	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // another user writes there
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	run := script(t, "(id -u; id -g; id -G; grep -E 'CapEff|CapPrm|CapAmb|NoNewPrivs' /proc/self/status | tr -d '\\n\\t') > "+dir+"/out.new\nmv "+dir+"/out.new "+dir+"/out\n")
@@ -129,7 +129,7 @@ func TestACommandIsTheOwnersWithoutPrivileges(t *testing.T) {
 	}
 	r.end()
 	// What others could change does not run as the owner.
-	if err := os.Chmod(run, 0o777); err != nil { //nolint:gosec // what is refused
+	if err := os.Chmod(run, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	r.open(func(p *Parts) {

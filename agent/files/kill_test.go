@@ -30,7 +30,7 @@ func TestAFolderIsWholeWheneverTheAgentIsKilled(t *testing.T) {
 	dir := memory(t)
 	found := 0
 	for range kills {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$") //nolint:gosec // this program itself
 		cmd.Env = append(os.Environ(), killedFolder+"="+dir)
 		out, err := cmd.StdoutPipe()
 		if err == nil {

@@ -83,8 +83,8 @@ func onMemory(f *os.File, path string) error {
 // Open opens the folder, which it makes where it is missing, and takes away what a killed
 // agent left half made.
 func Open(path string) (_ *Root, err error) {
-	if err := os.Mkdir(path, 0o711); err == nil {
-		err = os.Chmod(path, 0o711) // whatever the umask says
+	if err := os.Mkdir(path, 0o711); err == nil { //nolint:gosec // owners of folders below reach them through it
+		err = os.Chmod(path, 0o711) //nolint:gosec // whatever the umask says
 		if err != nil {
 			return nil, err
 		}

@@ -134,20 +134,23 @@ func TestWhatIsProposedLastsAndCanBeAskedFor(t *testing.T) {
 	}{
 		"a service": {
 			[]string{"unix:uid:7", "unix:gid:7", "unix:path:/usr/bin/python3.12", "systemd:unit:orders.service", "systemd:slice:system.slice", "systemd:invocation:0123456789abcdef0123456789abcdef"},
-			local.Proposal{Name: "orders", Selectors: []string{"unix:uid:7", "systemd:unit:orders.service"}}, "",
+			local.Proposal{Name: "orders", Selectors: []string{"unix:uid:7", "systemd:unit:orders.service"}},
+			"",
 		},
 		"a program": {[]string{"unix:uid:7", "unix:path:/opt/my web"}, local.Proposal{Name: "my-web", Selectors: []string{"unix:uid:7", "unix:path:/opt/my web"}}, ""},
 		"a script":  {[]string{"unix:uid:7", "unix:path:/usr/bin/python3.12"}, local.Proposal{Name: "python3.12", Selectors: []string{"unix:uid:7", "unix:path:/usr/bin/python3.12"}}, "runs others' files"},
 		"a user's manager": {
 			[]string{"unix:uid:7", "unix:path:/opt/web", "systemd:unit:user@7.service"},
-			local.Proposal{Name: "web", Selectors: []string{"unix:uid:7", "unix:path:/opt/web"}}, "the user's own manager",
+			local.Proposal{Name: "web", Selectors: []string{"unix:uid:7", "unix:path:/opt/web"}},
+			"the user's own manager",
 		},
 		"nothing but its user": {[]string{"unix:uid:7", "unix:gid:7"}, local.Proposal{Name: "user-7", Selectors: []string{"unix:uid:7"}}, "nothing that lasts tells it from others"},
 		"root":                 {[]string{"unix:uid:0", "unix:path:/opt/web"}, local.Proposal{Name: "web", Selectors: []string{"unix:uid:0", "unix:path:/opt/web"}}, "runs as root"},
 		"a proxy of ours":      {[]string{"unix:uid:7", "unix:path:/opt/envoy", "signet:proxy:web-1"}, local.Proposal{Name: "web-1", Selectors: []string{"signet:proxy:web-1"}, Binding: true}, ""},
 		"a task": {
 			[]string{"signet:unit:task", "ecs:cluster:c", "ecs:family:orders", "ecs:revision:7"},
-			local.Proposal{Name: "orders", Selectors: []string{"signet:unit:task", "ecs:cluster:c", "ecs:family:orders"}}, "",
+			local.Proposal{Name: "orders", Selectors: []string{"signet:unit:task", "ecs:cluster:c", "ecs:family:orders"}},
+			"",
 		},
 	} {
 		got := operator.Propose(parsed(t, c.has...), resources.OfProcesses)

@@ -12,7 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -373,7 +373,7 @@ type overTLS struct{ config *tls.Config }
 func (overTLS) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
 func (o overTLS) ServeListener(l net.Listener) {
-	server := http.Server{Handler: o, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	server := http.Server{Handler: o, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	_ = server.Serve(tls.NewListener(l, o.config)) // ends with the listener
 }
 
@@ -383,7 +383,7 @@ func shortOfMemory(t *testing.T, node string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "envoy")
 	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *%s*) sed 's/\"maxHeapSizeBytes\": *\"[0-9]*\"/\"maxHeapSizeBytes\": \"1\"/' /dev/fd/3 > %s.json; exec 3< %[2]s.json;; esac\nexec %s \"$@\"\n", node, file, parts.Envoy(t))
-	if err := os.WriteFile(file, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(file, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return file
