@@ -14,6 +14,7 @@ import (
 
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
+	"signet.example/agent/files"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/resources/resourcestest"
@@ -83,7 +84,7 @@ func TestWhoMayCallOutIsAskedOfTheShapeThatTheServerKnows(t *testing.T) {
 	}
 
 	reports := &reporter{
-		state: &watched.Value[*resources.Snapshot]{}, keeper: keeper, relay: r, authz: authz,
+		state: &watched.Value[*resources.Snapshot]{}, keeper: keeper, relay: r, authz: authz, files: files.New(files.Parts{}),
 		proxyStatus: func() []envoy.Status {
 			return []envoy.Status{{Proxy: ofTheFile, State: api.ProxyStatus_READY, Version: known.EnvoyVersion, Failing: []uint32{8080}}}
 		},
