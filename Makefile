@@ -170,10 +170,12 @@ repeat: ## what changed since BASE (default: the last commit of main elsewhere, 
 # to is without it anyway.
 LOADED := '^TestAMeshThatChangesAllTheTimeFailsNoRequest$$|^TestRollingDeploymentsFailNoCallAndRepeatNoPOST$$'
 
-# Two packages at a time, as most of a run waits for processes, certificates and time-outs; test/e2e by itself, whose
-# requests under load are to find the processors that they need.
+# Two packages at a time, as most of a run waits for processes, certificates and time-outs; test/image and test/e2e by
+# themselves, whose requests under load are to find the processors that they need. The containers of test/image are
+# one control group together, to which the kernel gives no more than to one process beside it.
 e2e: build tools ## real Envoys, real processes
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 20m $$($(GO) list ./test/... | grep -v '/test/e2e$$')
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 20m $$($(GO) list ./test/... | grep -vE '/test/(e2e|image)$$')
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -count 1 -timeout 20m ./test/image
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -count 1 -timeout 20m -skip $(LOADED) ./test/e2e
 	CGO_ENABLED=0 $(GO) test -count 1 -timeout 10m -run $(LOADED) -v ./test/e2e
 
