@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -328,7 +329,7 @@ func (f *Folders) tell(problems []string) {
 		}
 	}
 	f.mu.Lock()
-	same := slices.Equal(problems, f.problems) && len(users) == len(f.users)
+	same := slices.Equal(problems, f.problems) && maps.Equal(users, f.users)
 	f.problems, f.users = problems, users
 	f.mu.Unlock()
 	if !same && f.Changed != nil {

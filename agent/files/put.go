@@ -90,7 +90,8 @@ func (r *Root) create(o Owner) (*os.File, error) {
 	if err := fsuser.GiveGroup(r.stage, o.GID); err != nil {
 		return nil, err
 	}
-	err := r.stage.Chmod(0o730)
+	// Sticky: nobody but its owner renames what lies there, such as a folder that is half made.
+	err := r.stage.Chmod(0o730 | fs.ModeSticky)
 	var f *os.File
 	if err == nil {
 		f, err = fsuser.Create(r.stage, newFile, o.fileMode(), o.UID, o.GID)
