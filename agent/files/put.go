@@ -87,16 +87,11 @@ func (r *Root) create(o Owner) (*os.File, error) {
 		}
 		return f, nil
 	}
-	if err := fsuser.GiveGroup(r.stage, o.GID); err != nil {
-		return nil, err
-	}
-	// Sticky: nobody but its owner renames what lies there, such as a folder that is half made.
-	err := r.stage.Chmod(0o730 | fs.ModeSticky)
 	var f *os.File
-	if err == nil {
+	err := r.lend(o, func() (err error) {
 		f, err = fsuser.Create(r.stage, newFile, o.fileMode(), o.UID, o.GID)
-	}
-	err = errors.Join(err, r.stage.Chmod(0o700))
+		return err
+	})
 	if err == nil {
 		err = r.isNew(f)
 	}
@@ -107,6 +102,19 @@ func (r *Root) create(o Owner) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// lend opens the stage to the owner's group while make runs.
+func (r *Root) lend(o Owner, make func() error) error {
+	if err := fsuser.GiveGroup(r.stage, o.GID); err != nil {
+		return err
+	}
+	// Sticky: nobody but its owner renames what lies there, such as a folder that is half made.
+	err := r.stage.Chmod(0o730 | fs.ModeSticky)
+	if err == nil {
+		err = make()
+	}
+	return errors.Join(err, r.stage.Chmod(0o700))
 }
 
 // isNew checks, now that nobody else can change the stage, that what has the name there is
